@@ -1,0 +1,4 @@
+//! rusd: how clients talk to us, and when.
+
+pub mod config;
+pub mod server;

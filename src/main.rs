@@ -1,0 +1,2 @@
+//! The rusd binary.
+fn main() {}

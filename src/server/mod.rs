@@ -1,0 +1,31 @@
+//! A member's parts, without verbs of its own. STUB with the agreed face.
+
+pub mod consensus;
+pub mod error;
+pub mod identity;
+pub mod propose;
+pub mod read;
+
+pub use error::Error;
+
+use crate::config::Config;
+use rusd_storage::apply::State;
+use std::sync::Arc;
+
+/// What a running member is made of.
+pub struct Server {
+    /// Flags.
+    pub config: Arc<Config>,
+    /// Ids.
+    pub identity: identity::Identity,
+    /// The replicated state.
+    pub state: Arc<State>,
+    /// Sizes.
+    pub engine: rusd_storage::engine::Engine,
+    /// The one openraft door.
+    pub consensus: Arc<consensus::Consensus>,
+    /// Writes.
+    pub propose: propose::Propose,
+    /// Linearizable reads.
+    pub read: read::Read,
+}
