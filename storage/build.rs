@@ -2,7 +2,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::path::Path::new("../proto");
     println!("cargo:rerun-if-changed=../proto/rusd");
-    let set = protox::compile(["rusd/command.proto", "rusd/state.proto"], [root])?;
-    prost_build::Config::new().bytes(["."]).extern_path(".rusd.command", "crate::command").compile_fds(set)?;
+    let command = protox::compile(["rusd/command.proto"], [root])?;
+    prost_build::Config::new().bytes(["."]).compile_fds(command)?;
+    let state = protox::compile(["rusd/state.proto"], [root])?;
+    prost_build::Config::new().bytes(["."]).extern_path(".rusd.command", "crate::command").compile_fds(state)?;
     Ok(())
 }
