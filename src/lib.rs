@@ -1,4 +1,5 @@
 //! rusd: how clients talk to us, and when.
 
 pub mod config;
+pub mod pb;
 pub mod server;
