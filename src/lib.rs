@@ -1,5 +1,6 @@
 //! rusd: how clients talk to us, and when.
 
 pub mod config;
+pub mod pb;
 pub mod server;
 pub mod watch;
