@@ -1,6 +1,7 @@
 //! rusd: how clients talk to us, and when.
 
 pub mod config;
+pub mod grpc;
 pub mod pb;
 pub mod server;
 pub mod watch;

@@ -1,8 +1,10 @@
 //! A member's parts, without verbs of its own. STUB with the agreed face.
 
+pub mod compactor;
 pub mod consensus;
 pub mod error;
 pub mod identity;
+pub mod leases;
 pub mod propose;
 pub mod read;
 

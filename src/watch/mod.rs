@@ -37,3 +37,6 @@ pub use history::History;
 pub use hub::Hub;
 pub use range::KeyRange;
 pub use stream::{Create, Response, WatchStream};
+
+#[cfg(test)]
+mod tests;
