@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod grpc;
+pub mod http;
+pub mod metrics;
 pub mod pb;
 pub mod server;
 pub mod watch;

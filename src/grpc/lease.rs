@@ -1,6 +1,6 @@
 //! The Lease service. What needs the leader's clock goes through [`LeaderLeases`], the rest through the log or this member's state.
 
-use super::watch::{header, lost_leader, no_leader, requires_leader};
+use super::watch::header;
 use crate::pb::etcdserverpb as pb;
 use crate::server::leases::{LeaderLeases, Leases, TTL_MAX_SECS};
 use crate::server::{Error, Server};
@@ -10,7 +10,6 @@ use rusd_storage::Rejection;
 use rusd_storage::command::{LeaseGrant, LeaseRevoke, Response as Applied, proposal};
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
@@ -21,13 +20,12 @@ pub struct LeaseService {
     clock: Arc<Leases>,
     /// The leader's answers, local or forwarded.
     leader: Arc<dyn LeaderLeases>,
-    leaderless: watch::Receiver<bool>,
 }
 
 impl LeaseService {
     /// On a running clock.
-    pub fn new(server: Arc<Server>, clock: Arc<Leases>, leader: Arc<dyn LeaderLeases>, leaderless: watch::Receiver<bool>) -> Self {
-        Self { server, clock, leader, leaderless }
+    pub fn new(server: Arc<Server>, clock: Arc<Leases>, leader: Arc<dyn LeaderLeases>) -> Self {
+        Self { server, clock, leader }
     }
 }
 
@@ -88,15 +86,7 @@ impl pb::lease_server::Lease for LeaseService {
     }
 
     async fn lease_keep_alive(&self, request: Request<Streaming<pb::LeaseKeepAliveRequest>>) -> Result<Response<KeepAlives>, Status> {
-        let requires_leader = requires_leader(request.metadata());
-        if requires_leader && self.server.consensus.status().leader == 0 {
-            return Err(no_leader());
-        }
-        let session = Session {
-            service: self.clone(),
-            requests: request.into_inner(),
-            leaderless: requires_leader.then(|| self.leaderless.clone()),
-        };
+        let session = Session { service: self.clone(), requests: request.into_inner() };
         // Driven by the transport: a client that doesn't read its answers isn't read either.
         let answers = futures::stream::unfold(Some(session), |session| async move {
             let mut session = session?;
@@ -135,17 +125,12 @@ impl pb::lease_server::Lease for LeaseService {
 struct Session {
     service: LeaseService,
     requests: Streaming<pb::LeaseKeepAliveRequest>,
-    leaderless: Option<watch::Receiver<bool>>,
 }
 
 impl Session {
     /// One answer per request, in their order.
     async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
-        let request = tokio::select! {
-            request = self.requests.message() => request?,
-            () = lost_leader(&mut self.leaderless) => return Err(no_leader()),
-        };
-        let Some(pb::LeaseKeepAliveRequest { id }) = request else { return Ok(None) };
+        let Some(pb::LeaseKeepAliveRequest { id }) = self.requests.message().await? else { return Ok(None) };
         let server = &self.service.server;
         // Filled before renewing, as etcd's: the revision must not be one the lease no longer lived at.
         let header = Some(header(server, server.state.store().revision()));

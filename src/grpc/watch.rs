@@ -12,15 +12,11 @@ use futures::Stream;
 use rusd_storage::KeyValue;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status, Streaming};
 
 /// etcd allows this much beyond `--max-request-bytes` for what surrounds a request.
 const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
-/// Leaderless election timeouts after which streams that require a leader end.
-const LEADERLESS_MAX: u32 = 3;
 
 /// Who may watch what; asked before each watch begins.
 pub trait WatchPermission: Send + Sync + 'static {
@@ -43,49 +39,13 @@ pub struct WatchService {
     server: Arc<Server>,
     hub: Arc<Hub>,
     permission: Arc<dyn WatchPermission>,
-    leaderless: watch::Receiver<bool>,
 }
 
 impl WatchService {
-    /// On a running hub; `leaderless` comes from [`monitor_leader`].
-    pub fn new(server: Arc<Server>, hub: Arc<Hub>, permission: Arc<dyn WatchPermission>, leaderless: watch::Receiver<bool>) -> Self {
-        Self { server, hub, permission, leaderless }
+    /// On a running hub. Streams that want a leader are ended by the front.
+    pub fn new(server: Arc<Server>, hub: Arc<Hub>, permission: Arc<dyn WatchPermission>) -> Self {
+        Self { server, hub, permission }
     }
-}
-
-/// Tells whether the member has been without a leader for three election timeouts, for streams with `hasleader` metadata. One task for
-/// all streams.
-pub async fn monitor_leader(server: Arc<Server>, leaderless: watch::Sender<bool>, cancel: CancellationToken) {
-    let mut ticks = tokio::time::interval(server.config.election_timeout);
-    let mut missed = 0;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = cancel.cancelled() => return,
-        }
-        missed = if server.consensus.status().leader == 0 { missed + 1 } else { 0 };
-        leaderless.send_if_modified(|value| std::mem::replace(value, missed >= LEADERLESS_MAX) != (missed >= LEADERLESS_MAX));
-    }
-}
-
-/// Whether the client wants its streams to end when this member loses the leader.
-pub fn requires_leader(metadata: &MetadataMap) -> bool {
-    metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
-}
-
-/// The end of a stream whose member has lost the leader.
-pub fn no_leader() -> Status {
-    Status::new(Code::Unavailable, "etcdserver: no leader")
-}
-
-/// Resolves when the member has been leaderless for too long; never if the client doesn't care.
-pub async fn lost_leader(leaderless: &mut Option<watch::Receiver<bool>>) {
-    if let Some(receiver) = leaderless
-        && receiver.wait_for(|lost| *lost).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 /// A header as this member gives it.
@@ -106,10 +66,6 @@ impl pb::watch_server::Watch for WatchService {
 
     async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<tonic::Response<Responses>, Status> {
         let (metadata, _, requests) = request.into_parts();
-        let requires_leader = requires_leader(&metadata);
-        if requires_leader && self.server.consensus.status().leader == 0 {
-            return Err(no_leader());
-        }
         let config = &self.server.config;
         let options = stream::Options {
             progress_interval: config.watch_progress_notify_interval,
@@ -122,7 +78,6 @@ impl pb::watch_server::Watch for WatchService {
             hub: self.hub.clone(),
             stream: WatchStream::open(self.hub.clone(), options),
             requests: Some(requests),
-            leaderless: requires_leader.then(|| self.leaderless.clone()),
         };
         let responses = futures::stream::unfold(Some(session), |session| async move {
             let mut session = session?;
@@ -143,7 +98,6 @@ struct Session {
     stream: WatchStream,
     /// None once the client has closed its half, which does not end the stream.
     requests: Option<Streaming<pb::WatchRequest>>,
-    leaderless: Option<watch::Receiver<bool>>,
 }
 
 impl Session {
@@ -160,7 +114,6 @@ impl Session {
                     Err(_) => return Err(Status::new(Code::Cancelled, "etcdserver: watch canceled")),
                 },
                 () = self.stream.wait() => {}
-                () = lost_leader(&mut self.leaderless) => return Err(no_leader()),
             }
         }
     }
@@ -239,7 +192,8 @@ fn encode_event(event: &Event, prev_kv: bool, history: &dyn History) -> mvccpb::
     }
 }
 
-fn encode_kv(kv: &KeyValue) -> mvccpb::KeyValue {
+/// A key as the wire has it.
+pub(super) fn encode_kv(kv: &KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
         key: kv.key.clone(),
         create_revision: kv.create_revision,

@@ -33,3 +33,11 @@ pub mod health {
 
 /// Encoded descriptors of all of the above, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd.descriptors.bin"));
+
+mod answer;
+mod refusal;
+mod request;
+
+pub use answer::{members, txn_op};
+pub use refusal::Refusal;
+pub use request::txn;

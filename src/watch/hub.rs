@@ -602,13 +602,7 @@ impl Shared {
     }
 }
 
-fn push_delivery(
-    streams: &mut [Option<StreamState>],
-    watcher: &Arc<Watcher>,
-    events: Events,
-    revision: i64,
-    touched: &mut Vec<usize>,
-) {
+fn push_delivery(streams: &mut [Option<StreamState>], watcher: &Arc<Watcher>, events: Events, revision: i64, touched: &mut Vec<usize>) {
     let slot = watcher.outlet.slot;
     let Some(stream) = &mut streams[slot] else { return };
     let round = stream.round.get_or_insert_with(|| {

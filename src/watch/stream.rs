@@ -266,8 +266,7 @@ impl WatchStream {
         entry.quiet = false;
         let last = events.last().map_or(0, |event| event.revision());
         let revision = if revision == 0 { last } else { revision };
-        let whole =
-            Response { revision, watch_id: watcher.id, prev_kv: watcher.prev_kv, part: 0..events.len(), ..Response::default() };
+        let whole = Response { revision, watch_id: watcher.id, prev_kv: watcher.prev_kv, part: 0..events.len(), ..Response::default() };
         if watcher.fragment {
             self.push_fragments(whole, events);
         } else {

@@ -69,7 +69,8 @@ impl Told {
         let mut records = self.records.lock();
         for _ in 0..changes {
             main += 1;
-            let kv = KeyValue { key: Bytes::from_static(b"k"), create_revision: 2, mod_revision: main, version: main, ..KeyValue::default() };
+            let kv =
+                KeyValue { key: Bytes::from_static(b"k"), create_revision: 2, mod_revision: main, version: main, ..KeyValue::default() };
             records.push(Record { revision: Revision::new(main, 0), tombstone: false, kv });
         }
         *self.compacted.lock() = compacted;

@@ -166,8 +166,7 @@ pub struct Outlet {
 impl Outlet {
     pub(super) fn new(slot: usize) -> (Arc<Self>, mpsc::Receiver<Item>) {
         let (sender, receiver) = mpsc::channel(QUEUE_ITEMS);
-        let outlet =
-            Self { slot, sender, items: AtomicUsize::new(0), bytes: AtomicUsize::new(0), blocked: AtomicBool::new(false) };
+        let outlet = Self { slot, sender, items: AtomicUsize::new(0), bytes: AtomicUsize::new(0), blocked: AtomicBool::new(false) };
         (Arc::new(outlet), receiver)
     }
 
