@@ -239,10 +239,10 @@ impl Future for Answer {
             Self::Grpc { call, method, ending, metrics } => {
                 let Ok(mut response) = ready!(call.as_mut().poll(cx));
                 let status = response.extensions().get::<Status>();
-                let code = status.map(Status::code);
-                if let Some(status) = status.filter(|status| status.code() == Code::OutOfRange) {
+                if let Some(status) = status.filter(|status| matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted)) {
                     response = status::from_transport(status.clone()).into_http();
                 }
+                let code = response.extensions().get::<Status>().map(Status::code);
                 let mut method = method.take();
                 if let (Some(code), Some(method)) = (code, method.take_if(|_| code.is_some())) {
                     method.handled(code);

@@ -77,6 +77,7 @@ fn builder(streams: u32) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(streams)
@@ -103,5 +104,33 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a client's connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_shutdown_ends_idle_connections_and_frees_the_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let shutdown = CancellationToken::new();
+        let router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
+        let server = tokio::spawn(serve_router(tcp(listener), router, shutdown.clone(), Duration::from_millis(200)));
+
+        let mut idle = TcpStream::connect(address).await.expect("it accepts");
+        let mut asking = TcpStream::connect(address).await.expect("it accepts");
+        asking.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it reads");
+        let mut text = String::new();
+        asking.read_to_string(&mut text).await.expect("it answers");
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hello"), "{text}");
+
+        shutdown.cancel();
+        server.await.expect("it ends");
+        // Nothing was sent, so nothing but the end comes back.
+        assert_eq!(idle.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        TcpListener::bind(address).await.expect("the port is free again");
     }
 }
