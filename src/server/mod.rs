@@ -4,6 +4,7 @@ pub mod compactor;
 pub mod consensus;
 pub mod error;
 pub mod identity;
+pub mod leadership;
 pub mod lease_routing;
 pub mod leases;
 pub mod propose;
