@@ -203,3 +203,20 @@ pub(super) fn encode_kv(kv: &KeyValue) -> mvccpb::KeyValue {
         lease: kv.lease,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_read_as_gos() {
+        let denied = Status::new(Code::PermissionDenied, "etcdserver: permission denied");
+        assert_eq!(reason(&denied), "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
+    }
+
+    #[test]
+    fn unknown_filters_are_ignored() {
+        let create = pb::WatchCreateRequest { filters: vec![1, 7], ..pb::WatchCreateRequest::default() };
+        assert_eq!(decode(create).filters, Filters { no_put: false, no_delete: true });
+    }
+}

@@ -19,6 +19,11 @@ pub trait History: Send + Sync + 'static {
     /// Records of `[from, to]` in revision order, whole revisions only, stopping after about `bytes_max`; and the next revision to ask for.
     /// Compacted if `from` is below the compact revision.
     fn read(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), ReadError>;
+    /// As [`History::read`], for the follower, who is only ever a moment behind: should also give what a compaction has hidden since, as
+    /// long as it is still there. Otherwise a compaction right after a write cancels watchers that had joined.
+    fn read_new(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), ReadError> {
+        self.read(from, to, bytes_max)
+    }
     /// The key at a revision; none if it did not exist or is compacted.
     fn value_at(&self, key: &Bytes, revision: i64) -> Option<KeyValue>;
 }

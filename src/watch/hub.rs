@@ -214,7 +214,7 @@ impl Hub {
             }
             shared.next
         };
-        match self.history.read(from, published, ROUND_BYTES) {
+        match self.history.read_new(from, published, ROUND_BYTES) {
             Ok((records, next)) => self.hand_out(from, next.max(from + 1), records),
             Err(ReadError::Rejected(_)) => self.overtaken(from),
             Err(ReadError::Storage(error)) => {

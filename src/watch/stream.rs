@@ -102,6 +102,8 @@ pub struct WatchStream {
     watches: HashMap<i64, Entry>,
     next_id: i64,
     outbox: VecDeque<Response>,
+    /// Watches that want progress notifications; without any there is no timer.
+    notified: usize,
     next_tick: Instant,
     tick: Duration,
 }
@@ -114,7 +116,7 @@ impl WatchStream {
         let jitter = rand::rng().random_range(0.0..0.1);
         let tick = options.progress_interval.mul_f64(1.0 + jitter);
         let next_tick = Instant::now() + tick;
-        Self { hub, options, outlet, queue, watches: HashMap::new(), next_id: 0, outbox: VecDeque::new(), next_tick, tick }
+        Self { hub, options, outlet, queue, watches: HashMap::new(), next_id: 0, outbox: VecDeque::new(), notified: 0, next_tick, tick }
     }
 
     /// Starts a watch, or answers why not; the answer precedes every event.
@@ -147,6 +149,13 @@ impl WatchStream {
         });
         let (watcher, revision) = self.hub.add(NewWatcher { build, start_revision: asked_start });
         self.watches.insert(id, Entry { watcher, quiet: true });
+        if progress_notify {
+            self.notified += 1;
+            let now = Instant::now();
+            if self.next_tick <= now {
+                self.next_tick = now + self.tick;
+            }
+        }
         self.outbox.push_back(Response { revision, watch_id: id, created: true, ..Response::default() });
     }
 
@@ -167,6 +176,7 @@ impl WatchStream {
     pub fn cancel(&mut self, id: i64) {
         let Some(entry) = self.watches.remove(&id) else { return };
         self.hub.cancel(&entry.watcher);
+        self.notified -= usize::from(entry.watcher.progress_notify);
         let revision = self.hub.history().revision();
         self.outbox.push_back(Response { revision, watch_id: id, canceled: true, ..Response::default() });
     }
@@ -192,7 +202,7 @@ impl WatchStream {
                 }
                 self.unpack(item);
             },
-            () = tokio::time::sleep_until(self.next_tick), if !self.watches.is_empty() => self.tick(),
+            () = tokio::time::sleep_until(self.next_tick), if self.notified > 0 => self.tick(),
         }
     }
 
