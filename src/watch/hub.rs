@@ -189,7 +189,9 @@ impl Hub {
     pub async fn follow(self: Arc<Self>, cancel: CancellationToken) {
         let mut revisions = self.history.subscribe();
         loop {
-            let published = (*revisions.borrow_and_update()).max(self.history.revision());
+            // The guard must be gone before history is asked, which may read the same channel.
+            let told = *revisions.borrow_and_update();
+            let published = told.max(self.history.revision());
             while self.step(published) {
                 // A long way (snapshot install): others want the thread, too.
                 tokio::task::yield_now().await;
