@@ -70,7 +70,7 @@ impl Front {
         use pb::etcdserverpb::{
             auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
         };
-        use pb::{health::health_server::HealthServer, v3electionpb::election_server::ElectionServer, v3lockpb::lock_server::LockServer};
+        use pb::health::health_server::HealthServer;
         let config = api.server.config.clone();
         let shared = Shared { server: api.server.clone(), metrics: api.metrics.clone(), leaderless: Mutex::default() };
         let shared = Arc::new(shared);
@@ -80,8 +80,6 @@ impl Front {
             .add_service(with_limits!(ClusterServer::from_arc(one.clone()), &config))
             .add_service(with_limits!(MaintenanceServer::from_arc(one.clone()), &config))
             .add_service(with_limits!(AuthServer::from_arc(one.clone()), &config))
-            .add_service(with_limits!(LockServer::from_arc(one.clone()), &config))
-            .add_service(with_limits!(ElectionServer::from_arc(one.clone()), &config))
             .add_service(with_limits!(HealthServer::from_arc(one.clone()), &config));
         Self { shared, kv: with_limits!(KvServer::from_arc(one), &config), routes: with_reflection(routes), web }
     }

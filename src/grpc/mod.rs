@@ -6,15 +6,19 @@
 
 mod auth;
 mod cluster;
-mod concurrency;
+pub mod election;
 pub mod front;
 mod header;
 mod health;
 mod kv;
+pub mod lease;
 mod local_txn;
+pub mod lock;
 mod maintenance;
 mod range_stream;
+pub mod recipe;
 pub mod status;
+pub mod watch;
 
 use crate::metrics::Metrics;
 use crate::server::{Error, Server};
