@@ -27,10 +27,11 @@ use crate::types::LogPosition;
 use bytes::Bytes;
 use directory::Directory;
 use disk::Disk;
-use log::LogView;
+use log::{LogFrame, LogView};
 use parking_lot::{Mutex, RwLock};
 use queue::{Job, Queue};
 use state::{States, Stored};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,15 +146,18 @@ struct Shared {
 }
 
 impl Shared {
-    fn become_current(&self, number: u64, disk: Arc<Disk>, mut state: States, last: LogPosition) {
+    /// Replaces Db, state and log frames at once: a reader sees all of the old or all of the new.
+    fn become_current(&self, number: u64, disk: Arc<Disk>, mut state: States, frames: VecDeque<LogFrame>, last: LogPosition) {
         self.current_db.store(number, Ordering::Release);
         let mut current = self.disk.write();
         let mut states = self.state.lock();
+        let mut log = self.log.lock();
         // What was queued for the new state after the switch keeps its place.
         state.extend(states.drain().filter(|(_, stored)| matches!(stored, Stored::Queued(_))));
         *states = state;
+        log.frames = frames;
+        log.purge(last);
         *current = disk;
-        self.log.lock().purge(last);
     }
 }
 
@@ -213,19 +217,21 @@ impl Engine {
         let mut room = bytes_max;
         loop {
             let (disk, frame, next, end) = {
-                let disk = Arc::clone(&self.shared().disk.read());
+                let disk = self.shared().disk.read();
                 let log = self.shared().log.lock();
                 let end = end.min(log.end_index());
                 let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.first_index());
-                if next >= end || room == 0 {
+                if next >= end || (room == 0 && !out.is_empty()) {
                     return Ok(out);
                 }
-                if log.tail_start().is_some_and(|start| start <= next) {
+                // Where the tail begins, frames may still hold what a queued truncation drops.
+                let start = log.tail_start().unwrap_or(u64::MAX);
+                if start <= next {
                     log.read_tail(next, end, &mut room, &mut out);
                     return Ok(out);
                 }
                 match log.frame_of(next) {
-                    Some(frame) => (disk, frame.clone(), next, end),
+                    Some(frame) => (Arc::clone(&disk), frame.clone(), next, end.min(start)),
                     None => return Err(StorageError::Closed(format!("log entry {next} is neither in memory nor in a frame"))),
                 }
             };
@@ -304,8 +310,11 @@ impl Engine {
 
     /// Body of a frame, checksum verified. `None` if it was freed meanwhile (look the revision up again).
     pub fn read_state(&self, id: FrameId) -> Result<Option<Bytes>, StorageError> {
-        let disk = Arc::clone(&self.shared().disk.read());
-        let stored = self.shared().state.lock().get(&id.0).cloned();
+        let (disk, stored) = {
+            let disk = self.shared().disk.read();
+            let stored = self.shared().state.lock().get(&id.0).cloned();
+            (Arc::clone(&disk), stored)
+        };
         match stored {
             None => Ok(None),
             Some(Stored::Queued(body)) => Ok(Some(body)),

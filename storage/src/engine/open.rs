@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -104,6 +104,7 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
         syncs: 1,
         packed: Vec::new(),
         packed_span: None,
+        framed: VecDeque::new(),
         waiting: Vec::new(),
     };
     let thread = std::thread::Builder::new().name("rusd-writer".into()).spawn(move || writer.run());
@@ -166,7 +167,7 @@ fn void_replaced(disk: &Disk, state: &mut Ring) -> Result<(), StorageError> {
 }
 
 struct RecoveredLog {
-    frames: std::collections::VecDeque<LogFrame>,
+    frames: VecDeque<LogFrame>,
     last: Option<LogPosition>,
     committed: Option<LogPosition>,
 }
@@ -174,7 +175,7 @@ struct RecoveredLog {
 fn recover_log(disk: &Disk, log: &mut Ring, floor: Option<LogPosition>) -> Result<RecoveredLog, StorageError> {
     let mut runs: Vec<(&u64, &Run)> = log.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.header.span.first.index);
-    let mut frames = std::collections::VecDeque::new();
+    let mut frames = VecDeque::new();
     let mut last = floor;
     let mut committed = None;
     for (id, run) in runs {

@@ -10,6 +10,7 @@ use super::{Completion, FRAME_BYTES_MAX, FrameId, LogEntry, Shared, Span, StateF
 use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +36,8 @@ pub struct Writer {
     /// Entries waiting to be framed.
     pub(super) packed: Vec<u8>,
     pub(super) packed_span: Option<(LogPosition, LogPosition)>,
+    /// Frames that were inserted but that readers don't know yet; their entries are still in the tail.
+    pub(super) framed: VecDeque<LogFrame>,
     pub(super) waiting: Vec<Completion>,
 }
 
@@ -71,6 +74,7 @@ impl Writer {
                 inserted = Some(*number);
             } else {
                 self.flush_packed()?;
+                self.publish();
             }
             if let Err(error) = self.job(job) {
                 jobs.for_each(|job| job.fail(&error));
@@ -78,6 +82,7 @@ impl Writer {
             }
         }
         self.flush_packed()?;
+        self.publish();
         if let Some(number) = inserted {
             let mut log = self.shared.log.lock();
             log.inserted = number;
@@ -163,10 +168,17 @@ impl Writer {
         )?;
         let bytes = body.len() as u64;
         self.shared.frame_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.log.lock().frames.push_back(LogFrame { id, first, last, slots, bytes });
+        self.framed.push_back(LogFrame { id, first, last, slots, bytes });
         body.clear();
         self.packed = body;
         Ok(())
+    }
+
+    /// Shows new frames to readers.
+    fn publish(&mut self) {
+        if !self.framed.is_empty() {
+            self.shared.log.lock().frames.append(&mut self.framed);
+        }
     }
 
     fn insert_run(&mut self, ring: RingName, mut header: Header, body: &[u8]) -> Result<Vec<u32>, StorageError> {
@@ -194,8 +206,9 @@ impl Writer {
                 return Ok(());
             }
             if frame.first.index >= from {
-                self.free(RingName::Log, &frame.slots, frame.bytes)?;
+                // Readers must not find it once its slots change.
                 self.shared.log.lock().frames.pop_back();
+                self.free(RingName::Log, &frame.slots, frame.bytes)?;
             } else {
                 return self.shorten(frame, from);
             }
@@ -211,10 +224,12 @@ impl Writer {
         let span = Span { first: frame.first, last, ..Span::default() };
         let header = Header { kind: Kind::Log, id: frame.id, part: 0, parts: 1, span, committed: None, replaced: Vec::new() };
         self.count(body.len() + 128)?;
+        // Held over both, else a reader could take the slot's new content for damage.
+        let mut log = self.shared.log.lock();
         self.disk.overwrite(RingName::Log, frame.slots[0], &header, &body)?;
         let bytes = body.len() as u64;
         self.shared.frame_bytes.fetch_sub(frame.bytes - bytes, Ordering::Relaxed);
-        if let Some(back) = self.shared.log.lock().frames.back_mut() {
+        if let Some(back) = log.frames.back_mut() {
             *back = LogFrame { last, bytes, ..frame };
         }
         Ok(())
@@ -296,14 +311,13 @@ impl Writer {
             self.disk.put_meta("vote", vote)?;
         }
         self.disk.put_meta("floor", &encode_position(last))?;
-        self.shared.log.lock().frames.clear();
         let state_bytes = state.values().map(Stored::bytes).sum();
         self.shared.frame_bytes.store(state_bytes, Ordering::Relaxed);
         kept.iter().try_for_each(|entry| self.append(entry))?;
         self.flush_packed()?;
         self.sync()?;
         self.shared.directory.point_to(number)?;
-        self.shared.become_current(number, Arc::clone(&self.disk), state, last);
+        self.shared.become_current(number, Arc::clone(&self.disk), state, std::mem::take(&mut self.framed), last);
         drop(old);
         self.shared.directory.remove_partial(Some(number))
     }
