@@ -27,6 +27,7 @@ use crate::types::LogPosition;
 use bytes::Bytes;
 use directory::Directory;
 use disk::Disk;
+use frame::REPLACED_MAX;
 use log::{LogFrame, LogView};
 use parking_lot::{Mutex, RwLock};
 use queue::{Job, Queue};
@@ -59,7 +60,13 @@ pub struct Options {
 /// Makes syncs fail or slow, in tests.
 pub trait Faults: Send + Sync + std::fmt::Debug {
     /// Called before each flush; an error is a failed fdatasync.
-    fn before_sync(&self) -> std::io::Result<()>;
+    fn before_sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    /// Called between the steps of a switch with the name of the one just done; an error is a crash there.
+    fn at(&self, _step: &'static str) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Default for Options {
@@ -139,6 +146,8 @@ struct Shared {
     next_id: Arc<AtomicU64>,
     next_job: AtomicU64,
     current_db: AtomicU64,
+    /// Highest number given to a Db directory, partial ones included.
+    last_db: AtomicU64,
     committed: Mutex<Option<LogPosition>>,
     failure: tokio::sync::watch::Sender<Option<StorageError>>,
     metrics: Arc<EngineMetrics>,
@@ -169,7 +178,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.queue.close();
-        if let Some(thread) = self.thread.lock().take() {
+        // The last clone may go in a completion, on the writer thread itself.
+        if let Some(thread) = self.thread.lock().take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }
@@ -300,8 +310,9 @@ impl Engine {
     }
 
     /// Queues the copy of what is still alive in `old` and voids them, as one atomic step: after a crash either `old` or `new` counts.
-    /// Without `new` the frames are simply freed.
+    /// Without `new` the frames are simply freed. `old` names 4096 frames at most.
     pub fn replace_state(&self, new: Option<StateFrame>, old: Vec<FrameId>) -> Option<FrameId> {
+        assert!(old.len() <= REPLACED_MAX, "{} frames are to be replaced at once, at most {REPLACED_MAX} can be", old.len());
         let new = new.map(|frame| (self.register(&frame), frame));
         let id = new.as_ref().map(|new| new.0);
         self.push(Job::Replace(new, old));
@@ -360,8 +371,8 @@ impl Engine {
         let shared = self.shared();
         let current = shared.current_db.load(Ordering::Acquire);
         shared.directory.remove_partial(Some(current))?;
-        let number = current + 1;
-        Incoming::create(&shared.directory, number, shared.options.cache_bytes, Arc::clone(&shared.next_id))
+        let number = shared.last_db.fetch_add(1, Ordering::Relaxed) + 1;
+        Incoming::create(&shared.directory, number, &shared.options, Arc::clone(&shared.next_id))
     }
 
     /// Makes `incoming` current: the writer thread copies vote, floor = `last` and the log entries after `last` into it, syncs, renames the

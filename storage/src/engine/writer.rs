@@ -1,11 +1,12 @@
 //! The one thread that inserts. It drains the queue, inserts everything in order, makes it durable with one fdatasync, and only then tells
 //! who waits. The first failure takes the store out of service: nothing is acknowledged after it.
 
-use super::disk::{Disk, RingName, Slots, UNSYNCED_BYTES_MAX};
-use super::frame::{Header, Kind};
+use super::directory::io;
+use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
+use super::frame::{HEADER, Header, Kind};
 use super::log::{LogFrame, decode_entries, encode_entry, fits};
-use super::queue::{Drain, Job};
-use super::state::{Incoming, Stored};
+use super::queue::Job;
+use super::state::{Incoming, Ready, Stored};
 use super::{Completion, FRAME_BYTES_MAX, FrameId, LogEntry, Shared, Span, StateFrame};
 use crate::error::StorageError;
 use crate::types::LogPosition;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// A drain is not delayed for company once this many entries wait (measured: storage probe "drain").
 const COMPANY_ENTRIES: usize = 24;
 /// Nor if the last drain carried fewer than this: then there is no company to wait for.
-const COMPANY_LAST_MIN: usize = 8;
+const COMPANY_LAST_MIN: usize = 4;
 
 /// What only the writer knows.
 pub struct Writer {
@@ -32,13 +33,15 @@ pub struct Writer {
     /// Newest position covered by an inserted state frame: purge may not pass it.
     pub(super) state_upto: Option<LogPosition>,
     pub(super) unsynced: usize,
-    pub(super) syncs: u64,
-    /// Entries waiting to be framed.
+    /// Spare room for a header, then the entries waiting to be framed.
     pub(super) packed: Vec<u8>,
     pub(super) packed_span: Option<(LogPosition, LogPosition)>,
     /// Frames that were inserted but that readers don't know yet; their entries are still in the tail.
     pub(super) framed: VecDeque<LogFrame>,
-    pub(super) waiting: Vec<Completion>,
+    /// Jobs of the current drain that were not begun.
+    pub(super) pending: VecDeque<Job>,
+    /// Told after the next sync.
+    pub(super) waiting: VecDeque<Completion>,
 }
 
 impl Writer {
@@ -54,32 +57,34 @@ impl Writer {
                 drain.jobs.into_iter().for_each(|job| job.fail(&error));
                 continue;
             }
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.work(drain)));
-            let error = match outcome {
+            self.pending = drain.jobs;
+            let error = match catch_unwind(AssertUnwindSafe(|| self.work())) {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error,
                 Err(_) => StorageError::Closed("the writer thread failed an assertion".into()),
             };
-            tracing::error!(%error, "storage failed: the member leaves service");
-            self.shared.failure.send_replace(Some(error.clone()));
-            self.waiting.drain(..).for_each(|done| done(Err(error.clone())));
+            self.fail(&error);
         }
     }
 
-    fn work(&mut self, drain: Drain) -> Result<(), StorageError> {
+    /// For good: whatever waits gets the error, and so does whatever comes.
+    fn fail(&mut self, error: &StorageError) {
+        tracing::error!(%error, "storage failed: the member leaves service");
+        self.shared.failure.send_replace(Some(error.clone()));
+        self.waiting.drain(..).for_each(|done| done(Err(error.clone())));
+        self.pending.drain(..).for_each(|job| job.fail(error));
+    }
+
+    fn work(&mut self) -> Result<(), StorageError> {
         let mut inserted = None;
-        let mut jobs = drain.jobs.into_iter();
-        while let Some(job) = jobs.next() {
+        while let Some(job) = self.pending.pop_front() {
             if let Job::Append(_, number, _) = &job {
                 inserted = Some(*number);
             } else {
                 self.flush_packed()?;
                 self.publish();
             }
-            if let Err(error) = self.job(job) {
-                jobs.for_each(|job| job.fail(&error));
-                return Err(error);
-            }
+            self.job(job)?;
         }
         self.flush_packed()?;
         self.publish();
@@ -90,7 +95,9 @@ impl Writer {
         }
         if !self.waiting.is_empty() {
             self.sync()?;
-            self.waiting.drain(..).for_each(|done| done(Ok(())));
+            while let Some(done) = self.waiting.pop_front() {
+                done(Ok(()));
+            }
         }
         Ok(())
     }
@@ -98,31 +105,31 @@ impl Writer {
     fn job(&mut self, job: Job) -> Result<(), StorageError> {
         match job {
             Job::Append(entries, _, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 entries.iter().try_for_each(|entry| self.append(entry))
             }
             Job::Truncate(from, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.truncate(from)
             }
             Job::Purge(upto, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.purge(upto)
             }
             Job::Vote(vote, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.disk.put_meta("vote", &vote)?;
                 self.vote = Some(vote);
-                self.count(64)
+                self.count(INSERTED_BYTES_MIN)
             }
             Job::State(id, frame) => self.put_state(id, &frame, Vec::new()),
             Job::Replace(new, old) => self.replace(new, old),
             Job::Sync(done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 Ok(())
             }
             Job::Switch(incoming, last, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.switch(*incoming, last)
             }
         }
@@ -130,6 +137,7 @@ impl Writer {
 
     /// Counts bytes about to be inserted; syncs first when the cap would be passed.
     fn count(&mut self, bytes: usize) -> Result<(), StorageError> {
+        let bytes = bytes.max(INSERTED_BYTES_MIN);
         if self.unsynced + bytes > UNSYNCED_BYTES_MAX {
             self.sync()?;
         }
@@ -139,38 +147,40 @@ impl Writer {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         let begun = Instant::now();
-        self.syncs += 1;
-        self.disk.sync(self.syncs)?;
+        self.disk.sync()?;
         self.unsynced = 0;
         self.shared.metrics.synced(begun.elapsed());
         Ok(())
     }
 
     fn append(&mut self, entry: &LogEntry) -> Result<(), StorageError> {
-        if !fits(entry, self.packed.len()) {
+        if !fits(entry, self.packed.len() - HEADER) {
             self.flush_packed()?;
         }
         self.packed_span = Some((self.packed_span.map_or(entry.position, |span| span.0), entry.position));
         encode_entry(&mut self.packed, entry);
-        if self.packed.len() > FRAME_BYTES_MAX { self.flush_packed() } else { Ok(()) }
+        if self.packed.len() - HEADER > FRAME_BYTES_MAX { self.flush_packed() } else { Ok(()) }
     }
 
     fn flush_packed(&mut self) -> Result<(), StorageError> {
         let Some((first, last)) = self.packed_span.take() else { return Ok(()) };
-        let mut body = std::mem::take(&mut self.packed);
+        let mut packed = std::mem::take(&mut self.packed);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let committed = self.shared.committed.lock().map(|at| if at.index > last.index { last } else { at });
         let span = Span { first, last, ..Span::default() };
-        let slots = self.insert_run(
-            RingName::Log,
-            Header { kind: Kind::Log, id, part: 0, parts: 1, span, committed, replaced: Vec::new() },
-            &body,
-        )?;
-        let bytes = body.len() as u64;
+        let header = Header { kind: Kind::Log, id, part: 0, parts: 1, span, committed, replaced: Vec::new() };
+        let slots = if packed.len() - HEADER <= FRAME_BYTES_MAX {
+            self.count(packed.len())?;
+            vec![self.disk.insert_in_place(RingName::Log, &mut self.log_slots, &header, &mut packed)?]
+        } else {
+            self.insert_run(RingName::Log, header, &packed[HEADER..])?
+        };
+        let bytes = (packed.len() - HEADER) as u64;
         self.shared.frame_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.framed.push_back(LogFrame { id, first, last, slots, bytes });
-        body.clear();
-        self.packed = body;
+        packed.truncate(HEADER);
+        packed.shrink_to(2 * FRAME_BYTES_MAX);
+        self.packed = packed;
         Ok(())
     }
 
@@ -188,7 +198,7 @@ impl Writer {
         for part in 0..parts {
             let end = body.len().min((part + 1) * FRAME_BYTES_MAX);
             header.part = u32::try_from(part).expect("a run has few parts");
-            self.count(end - part * FRAME_BYTES_MAX + 128)?;
+            self.count(end - part * FRAME_BYTES_MAX + HEADER + header.replaced.len() * 8)?;
             let free = match ring {
                 RingName::Log => &mut self.log_slots,
                 RingName::State => &mut self.state_slots,
@@ -223,7 +233,7 @@ impl Writer {
         kept.iter().for_each(|entry| encode_entry(&mut body, entry));
         let span = Span { first: frame.first, last, ..Span::default() };
         let header = Header { kind: Kind::Log, id: frame.id, part: 0, parts: 1, span, committed: None, replaced: Vec::new() };
-        self.count(body.len() + 128)?;
+        self.count(body.len() + HEADER)?;
         // Held over both, else a reader could take the slot's new content for damage.
         let mut log = self.shared.log.lock();
         self.disk.overwrite(RingName::Log, frame.slots[0], &header, &body)?;
@@ -238,7 +248,7 @@ impl Writer {
     /// Markers from the last part backwards: what remains of a half-freed run lacks its tail.
     fn free(&mut self, ring: RingName, slots: &[u32], bytes: u64) -> Result<(), StorageError> {
         for slot in slots.iter().rev() {
-            self.count(64)?;
+            self.count(INSERTED_BYTES_MIN)?;
             self.disk.mark(ring, *slot)?;
             match ring {
                 RingName::Log => self.log_slots.release(*slot),
@@ -255,7 +265,7 @@ impl Writer {
             let detail = format!("purge up to {upto:?} was asked for, state frames reach {:?}", self.state_upto);
             return Err(StorageError::Damaged { path: self.disk.file_path(), what: "order of purge and state".into(), detail });
         }
-        self.count(64)?;
+        self.count(INSERTED_BYTES_MIN)?;
         self.disk.put_meta("floor", &encode_position(upto))?;
         self.release_below(upto.index);
         Ok(())
@@ -297,7 +307,7 @@ impl Writer {
     /// Vote, floor and the entries after the snapshot are promises: they move into the new Db before the pointer does.
     fn switch(&mut self, incoming: Incoming, last: LogPosition) -> Result<(), StorageError> {
         self.sync()?;
-        let (disk, state, number, state_slots) = incoming.into_parts();
+        let Ready { disk, states, number, slots, unsynced } = incoming.into_ready();
         let frames: Vec<LogFrame> = self.shared.log.lock().frames.iter().filter(|frame| frame.last.index > last.index).cloned().collect();
         let mut kept = Vec::new();
         for frame in &frames {
@@ -305,21 +315,35 @@ impl Writer {
         }
         let old = std::mem::replace(&mut self.disk, disk);
         self.log_slots = Slots::default();
-        self.state_slots = state_slots;
+        self.state_slots = slots;
+        self.unsynced = unsynced;
         self.state_upto = Some(last);
         if let Some(vote) = &self.vote {
             self.disk.put_meta("vote", vote)?;
         }
         self.disk.put_meta("floor", &encode_position(last))?;
-        let state_bytes = state.values().map(Stored::bytes).sum();
+        self.step("switch: keys copied")?;
+        let state_bytes = states.values().map(Stored::bytes).sum();
         self.shared.frame_bytes.store(state_bytes, Ordering::Relaxed);
         kept.iter().try_for_each(|entry| self.append(entry))?;
         self.flush_packed()?;
+        self.step("switch: log copied")?;
         self.sync()?;
+        self.step("switch: synced")?;
         self.shared.directory.point_to(number)?;
-        self.shared.become_current(number, Arc::clone(&self.disk), state, std::mem::take(&mut self.framed), last);
+        self.step("switch: pointed")?;
+        self.shared.become_current(number, Arc::clone(&self.disk), states, std::mem::take(&mut self.framed), last);
         drop(old);
-        self.shared.directory.remove_partial(Some(number))
+        self.shared.directory.remove_partial(Some(number))?;
+        self.step("switch: done")
+    }
+
+    /// A point at which a test may end the process.
+    fn step(&self, name: &'static str) -> Result<(), StorageError> {
+        match &self.shared.options.faults {
+            None => Ok(()),
+            Some(faults) => faults.at(name).map_err(io("switch", self.shared.directory.path())),
+        }
     }
 }
 
