@@ -110,7 +110,7 @@ fn every_flipped_bit_is_refused_or_harmless() {
     for (file, content) in &image.0 {
         let used = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let bits = used * 8;
-        let step = if bits > 10_000 { bits / 150 | 1 } else { 7 };
+        let step = if bits > 10_000 { (bits / 150) | 1 } else { 7 };
         for bit in (0..bits).step_by(step) {
             image.put_back(&path);
             let mut flipped = content.clone();

@@ -16,7 +16,9 @@ pub struct Rng(u64);
 impl Rng {
     pub fn new(seed: u64) -> Self {
         let mut rng = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        (0..5).for_each(|_| drop(rng.next()));
+        for _ in 0..5 {
+            rng.next();
+        }
         rng
     }
 
