@@ -92,11 +92,7 @@ pub struct Engine {}
 impl Engine {
     /// Locks the member directory, repairs what a crash may leave, opens the current Db, verifies every frame and shows each
     /// complete state frame to `visit` (in no particular order; frames voided by a replacing one are not shown).
-    pub fn open(
-        directory: &Path,
-        options: Options,
-        visit: &mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>,
-    ) -> Result<(Engine, Recovered), StorageError> {
+    pub fn open(directory: &Path, options: Options, visit: &mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>) -> Result<(Engine, Recovered), StorageError> {
         todo!()
     }
 
