@@ -7,18 +7,21 @@ pub mod caller;
 pub mod channel;
 pub mod codec;
 pub mod connection;
+pub mod contact;
 pub mod directory;
 pub mod factory;
 pub mod forward;
 pub mod metrics;
 pub mod pb;
-mod snapshot;
 pub mod service;
+mod snapshot;
 
 pub use caller::Caller;
-pub use channel::{PeerTable, Purpose};
+pub use channel::{Links, PeerTable, Purpose, Times};
+pub use contact::LeaderContact;
 pub use directory::{Directory, Removed, Verdict};
 pub use factory::Factory;
+pub use forward::{Forwarder, Refusals};
 pub use metrics::PeerMetrics;
 pub use service::{Local, Service};
 

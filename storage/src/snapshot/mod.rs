@@ -2,14 +2,12 @@
 #![allow(missing_docs, unused_variables, clippy::all)]
 use crate::engine::Engine;
 use crate::error::StorageError;
+use crate::raft::StateMachine;
 use crate::raft::types::*;
-use crate::raft::{LogStore, StateMachine};
 use bytes::Bytes;
 use futures::Stream;
-use openraft::storage::*;
-use std::fmt::Debug;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use std::io;
-use std::ops::RangeBounds;
 type C = TypeConfig;
 type Snap = openraft::alias::SnapshotOf<C, SnapshotData>;
 pub struct Outgoing {}
@@ -31,39 +29,6 @@ impl Receiver {
         todo!()
     }
     pub fn finish(self) -> Result<SnapshotData, StorageError> {
-        todo!()
-    }
-}
-impl RaftLogReader<C> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(&mut self, r: RB) -> Result<Vec<Entry>, io::Error> {
-        todo!()
-    }
-    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        todo!()
-    }
-}
-impl RaftLogStorage<C> for LogStore {
-    type LogReader = LogStore;
-    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
-        todo!()
-    }
-    async fn get_log_reader(&mut self) -> LogStore {
-        todo!()
-    }
-    async fn save_vote(&mut self, v: &Vote) -> Result<(), io::Error> {
-        todo!()
-    }
-    async fn append<I>(&mut self, es: I, cb: IOFlushed<C>) -> Result<(), io::Error>
-    where
-        I: IntoIterator<Item = Entry> + Send,
-        I::IntoIter: Send,
-    {
-        todo!()
-    }
-    async fn truncate_after(&mut self, l: Option<LogId>) -> Result<(), io::Error> {
-        todo!()
-    }
-    async fn purge(&mut self, l: LogId) -> Result<(), io::Error> {
         todo!()
     }
 }
