@@ -49,10 +49,13 @@ impl Default for PeerTable {
 }
 
 impl PeerTable {
-    /// Replaces all addresses.
-    pub fn set_all(&self, urls: impl IntoIterator<Item = (u64, Vec<String>)>) {
-        let urls: HashMap<_, _> = urls.into_iter().collect();
+    /// Takes over the addresses of `members` and forgets the removed ones. Who is neither stays: a member may be spoken to before its
+    /// entry is applied here.
+    pub fn update(&self, members: impl IntoIterator<Item = (u64, Vec<String>)>, is_removed: impl Fn(u64) -> bool) {
         let mut peers = self.peers.write();
+        let mut urls = peers.urls.clone();
+        urls.retain(|id, _| !is_removed(*id));
+        urls.extend(members);
         if peers.urls != urls {
             peers.urls = urls;
             drop(peers);
@@ -125,6 +128,8 @@ pub struct Links {
     pub removed: Removed,
     /// Transport times.
     pub times: Times,
+    /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
+    pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
     open: Mutex<HashMap<(u64, Purpose), (Vec<String>, Client)>>,
     headers: Mutex<HashMap<u64, (Option<LogPosition>, MetadataValue<Ascii>)>>,
     metrics: RwLock<HashMap<u64, Arc<PeerMetrics>>>,
@@ -139,6 +144,7 @@ impl Links {
             directory,
             removed: Removed::default(),
             times,
+            snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
             open: Mutex::default(),
             headers: Mutex::default(),
             metrics: RwLock::default(),

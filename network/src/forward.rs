@@ -35,7 +35,7 @@ pub struct Forwarder {
 type Queue = mpsc::Receiver<pb::ForwardedProposal>;
 
 impl Forwarder {
-    /// Spawns the task that keeps a stream to `leader` (0 = none known, or ourselves) until `stop`.
+    /// Spawns the task that keeps a stream to `leader` (0 = none known) until `stop`.
     pub fn spawn(
         runtime: &tokio::runtime::Handle,
         links: Arc<Links>,
@@ -77,13 +77,34 @@ struct Pump {
 
 impl Pump {
     async fn run(mut self) {
+        let me = self.links.directory.caller().member_id;
         loop {
             let leader = match self.leader.wait_for(|leader| *leader != 0).await {
                 Ok(leader) => *leader,
                 Err(_) => return,
             };
-            if !self.serve(leader).await {
+            if leader == me {
+                self.hand_back(me).await;
+            } else if !self.serve(leader).await {
                 tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// This member leads: what was queued for another leader goes back, it was not appended anywhere.
+    async fn hand_back(&mut self, me: u64) {
+        let mut queue = self.queue.lock().await;
+        let mut proposals = Vec::new();
+        loop {
+            let count = tokio::select! {
+                count = queue.recv_many(&mut proposals, BATCH) => count,
+                () = other(&mut self.leader, me) => return,
+            };
+            if count == 0 {
+                return;
+            }
+            for proposal in proposals.drain(..) {
+                self.refusals.refused(proposal.sequence, pb::Refusal::NotLeader, me);
             }
         }
     }

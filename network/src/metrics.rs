@@ -21,9 +21,27 @@ pub struct PeerMetrics {
     pub snapshot_failures: AtomicU64,
     /// Whether the last call got through.
     pub active: AtomicBool,
+    confirmations: AtomicU64,
+}
+
+/// Calls under way to a peer that may not be answering.
+const CONFIRMATIONS_MAX: u64 = 64;
+
+/// One call under way.
+pub struct ConfirmationSlot<'a>(&'a PeerMetrics);
+
+impl Drop for ConfirmationSlot<'_> {
+    fn drop(&mut self) {
+        self.0.confirmations.fetch_sub(1, Relaxed);
+    }
 }
 
 impl PeerMetrics {
+    /// A place for one more confirmation call, if there are not too many under way.
+    pub fn confirmation_slot(&self) -> Option<ConfirmationSlot<'_>> {
+        let slot = ConfirmationSlot(self);
+        (self.confirmations.fetch_add(1, Relaxed) < CONFIRMATIONS_MAX).then_some(slot)
+    }
     /// Counts a message sent.
     pub fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);

@@ -40,6 +40,7 @@ pub async fn send(
     let SnapshotData::Outgoing(outgoing) = snapshot.snapshot else {
         return Err(Status::internal("a received snapshot can't be sent on"));
     };
+    let _in_flight = InFlight::new(links);
     let progress = Arc::new(AtomicU64::new(0));
     let sending = Sending {
         outgoing: Some(outgoing),
@@ -55,6 +56,21 @@ pub async fn send(
         () = stalled(progress, links.times.idle) => return Err(Status::deadline_exceeded("the transfer makes no progress")),
     };
     codec::vote_from(response.into_inner().vote).map_err(Status::from)
+}
+
+struct InFlight<'a>(&'a Links);
+
+impl<'a> InFlight<'a> {
+    fn new(links: &'a Links) -> Self {
+        links.snapshots_in_flight.fetch_add(1, Relaxed);
+        Self(links)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.snapshots_in_flight.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Resolves once nothing has moved for `idle`.

@@ -7,8 +7,11 @@ pub mod identity;
 pub mod leadership;
 pub mod lease_routing;
 pub mod leases;
+pub mod peers;
 pub mod propose;
 pub mod read;
+mod round;
+pub mod waiters;
 
 pub use error::Error;
 
