@@ -118,6 +118,11 @@ impl Times {
     }
 }
 
+/// A client, and the URLs it was made for.
+type OpenClient = (Vec<String>, Client);
+/// The caller's entry, and the membership position it states.
+type Header = (Option<LogPosition>, MetadataValue<Ascii>);
+
 /// What all connections of this member share.
 pub struct Links {
     /// Addresses.
@@ -130,8 +135,8 @@ pub struct Links {
     pub times: Times,
     /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
     pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
-    open: Mutex<HashMap<(u64, Purpose), (Vec<String>, Client)>>,
-    headers: Mutex<HashMap<u64, (Option<LogPosition>, MetadataValue<Ascii>)>>,
+    open: Mutex<HashMap<(u64, Purpose), OpenClient>>,
+    headers: Mutex<HashMap<u64, Header>>,
     metrics: RwLock<HashMap<u64, Arc<PeerMetrics>>>,
     complaints: directory::RateLimit,
 }

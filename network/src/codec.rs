@@ -244,7 +244,7 @@ pub fn head_from(message: pb::SnapshotHead) -> Result<(Vote, SnapshotMeta), Malf
     let stored = message.membership.ok_or(Malformed("a snapshot without membership"))?;
     let membership = membership_from_state(&stored.membership.unwrap_or_default()).ok_or(Malformed("an inconsistent membership"))?;
     let last_membership = StoredMembership::new(stored.log_position.map(log_id_from), membership);
-    Ok((vote, SnapshotMeta { last_log_id, last_membership, ..Default::default() }))
+    Ok((vote, SnapshotMeta { last_log_id, last_membership }))
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ impl Consensus {
         let committed = data.local_committed.as_ref().map_or(0, |id| id.index + 1);
         let acked = data.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
         drop(data);
-        let applied = self.waiters.applied();
+        let applied = self.waiters.applied_index();
         let leader = if self.has_leader(&view, acked) { view.leader } else { 0 };
         RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner: view.learner }
     }
@@ -257,7 +257,7 @@ impl Consensus {
     /// How many committed entries still wait to be applied.
     pub fn backlog(&self) -> u64 {
         let committed = self.data.borrow_watched().local_committed.as_ref().map_or(0, |id| id.index + 1);
-        committed.saturating_sub(self.waiters.applied())
+        committed.saturating_sub(self.waiters.applied_index())
     }
 
     /// Leader changes seen since start.
@@ -376,7 +376,7 @@ impl Consensus {
                 _ = tick.tick() => {}
                 () = self.stop.cancelled() => return,
             }
-            let applied = self.waiters.applied();
+            let applied = self.waiters.applied_index();
             let entries = applied.saturating_sub(last);
             let now = engine.usage().frame_bytes;
             bytes = bytes.min(now);

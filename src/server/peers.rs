@@ -1,22 +1,67 @@
 //! This member among its peers: whom it knows, what it answers them, and what it asks the leader about leases.
 
 use super::Error;
-use super::consensus::Consensus;
+use super::consensus::{Consensus, StartError, Stores};
 use super::identity::Identity;
 use super::leases::{LeaderLeases, TimeToLive};
 use super::propose::Propose;
 use super::read::Read;
+use super::waiters::Waiters;
+use crate::config::Config;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use rusd_network::{Caller, Directory, Links, Local, PeerTable, Purpose, pb};
+use rusd_network::{Caller, Directory, Links, Local, PeerTable, Purpose, Service, Times, pb};
 use rusd_storage::apply::State;
 use rusd_storage::command::state::LogPosition;
+use rusd_storage::raft::Opened;
 use rusd_storage::raft::types::Vote;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tonic::Status;
+
+/// A member's consensus side, running.
+pub struct Started {
+    /// The openraft door.
+    pub consensus: Arc<Consensus>,
+    /// Writes.
+    pub propose: Propose,
+    /// Linearizable reads.
+    pub read: Read,
+    /// What peers ask this member; give it the leases' clock with [`Member::set_leases`].
+    pub member: Arc<Member>,
+    /// To be served on the peer ports: `service.into_server()`.
+    pub service: Service,
+}
+
+/// Starts openraft over the opened store, on the runtime this runs on, and everything that talks to peers. `waiters` are the ones the
+/// store was opened with; `peers` are the addresses known from flags, until members are applied.
+///
+/// # Errors
+/// The times are impossible, or the store can't be continued.
+pub async fn start(
+    config: &Config,
+    identity: &Identity,
+    opened: Opened,
+    waiters: Arc<Waiters>,
+    peers: impl IntoIterator<Item = (u64, Vec<String>)>,
+) -> Result<Started, StartError> {
+    let Opened { engine, state, log_store, state_machine, .. } = opened;
+    waiters.recovered(state.applied());
+    let directory = StateDirectory::new(identity, state.clone());
+    let table = Arc::new(PeerTable::default());
+    table.update(peers, |_| false);
+    let links = Links::new(table.clone(), directory.clone(), Times::of(config.election_timeout));
+    tokio::spawn(directory.follow(table));
+    let stores = Stores { log_store, state_machine, engine: engine.clone() };
+    let consensus = Consensus::start(config, identity, stores, waiters.clone(), links.clone()).await?;
+    let propose = Propose::start(config, consensus.clone(), waiters.clone());
+    let read = Read::new(consensus.clone(), waiters, config.request_timeout());
+    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone());
+    let service = Service::new(links, consensus.raft().clone(), member.clone(), engine, consensus.contact());
+    Ok(Started { consensus, propose, read, member, service })
+}
 
 /// The applied membership as callers are judged by it, kept so that no call copies member records.
 pub struct StateDirectory {

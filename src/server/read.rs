@@ -68,7 +68,7 @@ impl Read {
             Ok(Err(Failure::Stopped)) => return Err(Error::Stopped),
             Err(_) => return Err(Error::Timeout),
         };
-        if parts.waiters.applied() >= index {
+        if parts.waiters.applied_index() >= index {
             return Ok(());
         }
         tokio::time::timeout_at(deadline, parts.waiters.wait_applied(index)).await.map_err(|_| Error::TimeoutApplied)

@@ -85,7 +85,7 @@ impl Waiters {
     }
 
     /// Applied index, counted as etcd does.
-    pub fn applied(&self) -> u64 {
+    pub fn applied_index(&self) -> u64 {
         self.applied_now.load(Ordering::Acquire)
     }
 
@@ -98,7 +98,7 @@ impl Waiters {
 
     /// Resolves once `index` (counted as etcd does) is applied and published.
     pub async fn wait_applied(&self, index: u64) {
-        if self.applied() >= index {
+        if self.applied_index() >= index {
             return;
         }
         let mut applied = self.applied.subscribe();
@@ -220,12 +220,12 @@ mod tests {
     #[tokio::test]
     async fn applied_counts_from_one() {
         let waiters = Waiters::new(7);
-        assert_eq!(waiters.applied(), 0);
+        assert_eq!(waiters.applied_index(), 0);
         let waiting = waiters.wait_applied(5);
         tokio::pin!(waiting);
         assert!(futures::poll!(&mut waiting).is_pending());
         waiters.advanced(at(4));
         waiting.await;
-        assert_eq!(waiters.applied(), 5);
+        assert_eq!(waiters.applied_index(), 5);
     }
 }
