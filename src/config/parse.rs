@@ -175,7 +175,7 @@ impl Flags {
                     self.note(false, "this flag has no meaning for rusd, it is ignored", flag.name);
                 }
                 Class::Later(what) if differs => {
-                    self.note(true, &format!("this flag is accepted, but {what} is not built yet, so it has no effect"), flag.name);
+                    self.note(true, &format!("this flag is accepted, but has no effect until this is built: {what}"), flag.name);
                 }
                 _ => {}
             }

@@ -1,10 +1,16 @@
 //! A member's parts, without verbs of its own. STUB with the agreed face.
 
+pub mod boot;
+pub mod bootstrap;
 pub mod consensus;
 pub mod error;
 pub mod identity;
+pub mod notify;
+pub mod ports;
 pub mod propose;
+pub mod publish;
 pub mod read;
+pub mod remote;
 
 pub use error::Error;
 
