@@ -1,5 +1,7 @@
 //! Applies one command after the other to all rooms. STUB with the agreed face.
 
+pub mod compare;
+
 use crate::command::{MemberRecord, state};
 use crate::mvcc::Store;
 use crate::types::LogPosition;

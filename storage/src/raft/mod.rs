@@ -1,6 +1,9 @@
 //! openraft's storage traits over the engine and the state. One of the three places that name openraft. STUB with the agreed face.
 
+pub mod log_store;
 pub mod types;
+
+pub use log_store::{LogStore, VoteCell};
 
 use crate::command::ApplyResult;
 use crate::engine::{self, Engine};
@@ -42,10 +45,6 @@ pub struct Opened {
     /// The vote on disk, none for a new member.
     pub has_vote: bool,
 }
-
-/// openraft's `RaftLogStorage`.
-#[derive(Clone)]
-pub struct LogStore {}
 
 /// openraft's `RaftStateMachine`.
 #[derive(Clone)]
