@@ -87,9 +87,15 @@ impl Small {
             Some(delta::Delta::RemovedMember(id)) => self.cluster.remove(id),
             Some(delta::Delta::ClusterVersion(version)) => self.cluster.set_version(version),
             Some(delta::Delta::Lease(lease)) => self.lessor.upsert(lease),
-            Some(delta::Delta::RevokedLease(id)) => drop(self.lessor.revoke(id)),
-            Some(delta::Delta::AlarmOn(alarm)) => drop(self.alarms.raise(alarm.member_id, alarm.r#type)),
-            Some(delta::Delta::AlarmOff(alarm)) => drop(self.alarms.disarm(alarm.member_id, alarm.r#type)),
+            Some(delta::Delta::RevokedLease(id)) => {
+                self.lessor.revoke(id);
+            }
+            Some(delta::Delta::AlarmOn(alarm)) => {
+                self.alarms.raise(alarm.member_id, alarm.r#type);
+            }
+            Some(delta::Delta::AlarmOff(alarm)) => {
+                self.alarms.disarm(alarm.member_id, alarm.r#type);
+            }
             Some(delta::Delta::CompactRevision(revision)) => self.compact_revision = Some(revision),
             // Auth is not built: nothing writes these.
             _ => {}
@@ -102,7 +108,9 @@ impl Small {
         image.removed_members.into_iter().for_each(|id| self.cluster.remove(id));
         self.cluster.set_version(image.cluster_version);
         image.leases.into_iter().for_each(|lease| self.lessor.upsert(lease));
-        image.alarms.into_iter().for_each(|alarm| drop(self.alarms.raise(alarm.member_id, alarm.r#type)));
+        for alarm in image.alarms {
+            self.alarms.raise(alarm.member_id, alarm.r#type);
+        }
         self.compact_revision = Some(image.compact_revision);
     }
 }

@@ -166,7 +166,11 @@ pub struct Receiver {
 }
 
 fn garbled(what: &str) -> StorageError {
-    StorageError::Damaged { path: PathBuf::from("(snapshot being received)"), what: what.into(), detail: "it does not fit the format or its checksum".into() }
+    StorageError::Damaged {
+        path: PathBuf::from("(snapshot being received)"),
+        what: what.into(),
+        detail: "it does not fit the format or its checksum".into(),
+    }
 }
 
 impl Receiver {
@@ -177,7 +181,16 @@ impl Receiver {
     pub fn begin(engine: Engine) -> Result<Self, StorageError> {
         let memory_bytes = engine.memory_bytes();
         let incoming = engine.begin_install()?;
-        Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, frames: 0, records: 0, done: false })
+        Ok(Self {
+            engine,
+            incoming,
+            recovery: Recovery::new(),
+            rooms: Recovering::new(memory_bytes),
+            head: None,
+            frames: 0,
+            records: 0,
+            done: false,
+        })
     }
 
     /// Takes a chunk.
