@@ -1,6 +1,7 @@
 //! The store on a fake keeper of frames, against a model that keeps every record ever written.
 
 use super::*;
+use crate::command::state::{Delta, delta};
 use crate::command::{DeleteRange, Put, Range, SortOrder, SortTarget};
 use crate::statelog::testing::FakeFrames;
 use crate::statelog::{Directory, Recovery};
@@ -19,6 +20,14 @@ struct Bench {
     compacted: i64,
     index: u64,
     memory: u64,
+    /// What the entries did, for applying them again after a crash.
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Changes(Vec<Change>),
+    Compact(i64),
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +49,7 @@ impl Bench {
         let frames = Arc::new(FakeFrames::default());
         let log = Arc::new(StateLog::with_frames(frames.clone(), Directory::default(), None));
         let store = Builder::new(memory).finish(log.clone(), -1);
-        Self { frames, log, store, model: Vec::new(), revision: 1, compacted: -1, index: 0, memory }
+        Self { frames, log, store, model: Vec::new(), revision: 1, compacted: -1, index: 0, memory, entries: Vec::new() }
     }
 
     /// The keys as of `at`.
@@ -74,6 +83,7 @@ impl Bench {
 
     fn entry(&mut self, changes: &[Change]) {
         self.index += 1;
+        self.entries.push(Entry::Changes(changes.to_vec()));
         self.log.begin(LogPosition { term: 1, index: self.index });
         let before = self.at(self.revision);
         let mut sub = 0;
@@ -119,7 +129,13 @@ impl Bench {
     }
 
     fn compact(&mut self, revision: i64) {
+        self.index += 1;
+        self.entries.push(Entry::Compact(revision));
+        self.log.begin(LogPosition { term: 1, index: self.index });
         self.store.compact(revision).expect("valid");
+        self.store.compact_step().expect("storage");
+        self.log.delta(&Delta { delta: Some(delta::Delta::CompactRevision(revision)) });
+        self.log.end();
         self.compacted = revision;
     }
 
@@ -127,18 +143,42 @@ impl Bench {
         while self.store.compact_step().expect("storage") {}
     }
 
-    /// Kills the process and starts again from what the frames hold. The last units are handed over first.
+    /// Stops in order and starts again.
     fn restart(&mut self) {
         self.log.hand_over();
+        let applied = self.recover();
+        assert_eq!(applied.map(|position| position.index), (self.index > 0).then_some(self.index));
+        assert_eq!(self.store.revision(), self.revision);
+        assert_eq!(self.store.compact_revision(), self.compacted);
+    }
+
+    /// Kills the process: what is open is lost and comes again from the entries.
+    fn crash(&mut self) {
+        let applied = self.recover().map_or(0, |position| position.index);
+        let lost = self.entries.split_off(usize::try_from(applied).expect("small"));
+        (self.index, self.revision, self.compacted) = (applied, self.store.revision(), self.store.compact_revision());
+        self.model.retain(|record| record.revision.main <= self.revision);
+        for entry in lost {
+            match entry {
+                Entry::Changes(changes) => self.entry(&changes),
+                Entry::Compact(revision) => self.compact(revision),
+            }
+        }
+    }
+
+    fn recover(&mut self) -> Option<LogPosition> {
         let (mut recovery, mut builder) = (Recovery::new(), Builder::new(self.memory));
         for (id, frame) in self.frames.all() {
             recovery.frame(id, frame, &mut |record| builder.add(record)).expect("sound");
         }
-        let (applied, _, directory) = recovery.finish().expect("sound");
-        assert_eq!(applied.map(|position| position.index), (self.index > 0).then_some(self.index));
+        let (applied, deltas, directory) = recovery.finish().expect("sound");
+        let compacted = deltas.iter().rev().find_map(|(_, delta)| match delta.delta {
+            Some(delta::Delta::CompactRevision(revision)) => Some(revision),
+            _ => None,
+        });
         self.log = Arc::new(StateLog::with_frames(self.frames.clone(), directory, applied));
-        self.store = builder.finish(self.log.clone(), self.compacted);
-        assert_eq!(self.store.revision(), self.revision);
+        self.store = builder.finish(self.log.clone(), compacted.unwrap_or(-1));
+        applied
     }
 
     /// Everything a reader can ask, compared.
@@ -194,6 +234,7 @@ enum Step {
     Compact(u8),
     Work(u8),
     Restart,
+    Crash,
     Check,
 }
 
@@ -204,6 +245,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..8).prop_map(Step::Compact),
         3 => (1u8..40).prop_map(Step::Work),
         1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
         1 => Just(Step::Check),
     ]
 }
@@ -231,6 +273,7 @@ proptest! {
                     }
                 }
                 Step::Restart => bench.restart(),
+                Step::Crash => bench.crash(),
                 Step::Check => bench.check(),
             }
             // What a revision hashes to depends on neither frames nor pruning, as long as the compact revision stays.
@@ -242,6 +285,8 @@ proptest! {
                 }
             }
         }
+        bench.crash();
+        bench.check();
         bench.work();
         bench.check();
         bench.restart();
