@@ -63,7 +63,8 @@ impl Store {
             for record in records {
                 let main = record.revision.main;
                 let hidden = main <= compact_revision && !keep.contains(&record.revision);
-                if !hidden && !(main == compact_revision && record.tombstone) {
+                let last_gone = main == compact_revision && record.tombstone;
+                if !hidden && !last_gone {
                     encode(&mut bytes, &record);
                 }
             }

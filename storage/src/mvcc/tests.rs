@@ -56,7 +56,11 @@ impl Bench {
     fn at(&self, at: i64) -> BTreeMap<Bytes, KeyValue> {
         let mut keys = BTreeMap::new();
         for record in self.model.iter().filter(|record| record.revision.main <= at) {
-            if record.tombstone { keys.remove(&record.kv.key) } else { keys.insert(record.kv.key.clone(), record.kv.clone()) };
+            if record.tombstone {
+                keys.remove(&record.kv.key)
+            } else {
+                keys.insert(record.kv.key.clone(), record.kv.clone())
+            };
         }
         keys
     }
@@ -65,7 +69,8 @@ impl Bench {
         let main = self.revision + 1;
         let previous = self.at(main).remove(&put.key);
         let (create_revision, version) = previous.as_ref().map_or((main, 1), |kv| (kv.create_revision, kv.version + 1));
-        let kv = KeyValue { key: put.key.clone(), value: put.value.clone(), create_revision, mod_revision: main, version, lease: put.lease };
+        let kv =
+            KeyValue { key: put.key.clone(), value: put.value.clone(), create_revision, mod_revision: main, version, lease: put.lease };
         self.model.push(Record { revision: Revision::new(main, sub), tombstone: false, kv });
         previous
     }
@@ -251,7 +256,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(32) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(64) })]
     #[test]
     fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..40), memory in prop::sample::select(vec![0, 50, 1 << 30])) {
         let mut bench = Bench::new(memory);
@@ -341,12 +346,17 @@ fn limit_sort_and_filters_are_etcds() {
         (result.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect::<String>(), result.more, result.count)
     };
     let all = range("a", "\0");
-    let sorted = |order: SortOrder, target: SortTarget, limit| Range { sort_order: order.into(), sort_target: target.into(), limit, ..all.clone() };
+    let sorted =
+        |order: SortOrder, target: SortTarget, limit| Range { sort_order: order.into(), sort_target: target.into(), limit, ..all.clone() };
     assert_eq!(keys(&Range { limit: 2, ..all.clone() }), ("ab".into(), true, 3));
     assert_eq!(keys(&Range { limit: 3, ..all.clone() }), ("abc".into(), false, 3));
     assert_eq!(keys(&sorted(SortOrder::Descend, SortTarget::Mod, 1)), ("b".into(), true, 3));
     assert_eq!(keys(&sorted(SortOrder::Ascend, SortTarget::Value, 0)), ("cab".into(), false, 3));
-    assert_eq!(keys(&sorted(SortOrder::None, SortTarget::Value, 1)), ("a".into(), true, 3), "the first limit + 1 keys are taken, then sorted");
+    assert_eq!(
+        keys(&sorted(SortOrder::None, SortTarget::Value, 1)),
+        ("a".into(), true, 3),
+        "the first limit + 1 keys are taken, then sorted"
+    );
     assert_eq!(keys(&Range { min_mod_revision: 4, limit: 1, ..all.clone() }), ("b".into(), true, 3));
     assert_eq!(keys(&Range { max_create_revision: 2, ..all.clone() }), ("a".into(), false, 3));
     assert_eq!(keys(&Range { count_only: true, limit: 1, ..all.clone() }), (String::new(), false, 3));
@@ -458,4 +468,60 @@ fn compaction_frees_frames_and_erases_tombstones() {
     };
     assert_eq!(count(true), 0, "no tombstone is left");
     assert!(count(false) <= 3);
+}
+
+/// A range at some revision, old or new, holds what it says, while the writer writes and compaction compacts.
+fn read_along(store: &Store, done: &std::sync::atomic::AtomicBool) -> usize {
+    let mut reads = 0;
+    while !done.load(Ordering::Relaxed) {
+        let revision = if reads % 2 == 0 { 0 } else { store.revision() - 5 };
+        match store.range(&Range { revision, ..range("k", "l") }) {
+            Ok(result) => {
+                assert_eq!(result.kvs.len(), usize::try_from(result.count).expect("a count"));
+                assert!(
+                    result.kvs.iter().all(|kv| kv.value.starts_with(&kv.mod_revision.to_be_bytes()) && kv.mod_revision <= result.revision)
+                );
+            }
+            Err(ReadError::Rejected(Rejection::Compacted)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        reads += 1;
+    }
+    reads
+}
+
+#[test]
+fn readers_the_writer_and_compaction_get_along() {
+    let bench = Bench::new(20_000);
+    let (store, done) = (&bench.store, &std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(|| read_along(store, done)), scope.spawn(|| read_along(store, done))];
+        let compactor = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if !store.compact_step().expect("storage") {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for index in 1..1500u64 {
+            bench.log.begin(LogPosition { term: 1, index });
+            let mut txn = store.write();
+            let (key, mut value) = (format!("k{}", index * 7 % 100), txn.revision().to_be_bytes().to_vec());
+            value.resize(1000, 0);
+            if index % 5 == 0 {
+                txn.delete_range(&DeleteRange { key: key.into(), ..DeleteRange::default() }).expect("storage");
+            } else {
+                txn.put(&Put { key: key.into(), value: value.into(), ..Put::default() }).expect("storage").expect("accepted");
+            }
+            let revision = txn.publish();
+            if index % 40 == 0 {
+                store.compact(revision - 3).expect("valid");
+            }
+            bench.log.end();
+        }
+        done.store(true, Ordering::Relaxed);
+        compactor.join().expect("no panic");
+        assert!(readers.into_iter().all(|reader| reader.join().expect("no panic") > 0));
+    });
+    assert!(store.resident_bytes() <= 21_000);
 }
