@@ -15,7 +15,7 @@ mod tests;
 mod unit;
 
 pub use directory::{Directory, FrameInfo};
-pub use recovery::Recovery;
+pub use recovery::{Recovered, Recovery};
 
 use crate::command::state::Delta;
 use crate::engine::{Engine, FRAME_BYTES_MAX, FrameId, StateFrame};
@@ -182,7 +182,7 @@ impl StateLog {
     /// All records with `from <= revision.main <= to` in order, whole mains only, stopping after about `bytes_max`; returns the next main to
     /// ask for (`to + 1` when done). Sees the open frame.
     pub fn history(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), StorageError> {
-        let mut chunk = Chunk { records: Vec::new(), bytes: 0, bytes_max, next: from, to };
+        let mut chunk = Chunk { records: Vec::new(), bytes: 0, bytes_max, next: from.max(1), to };
         while chunk.next <= to {
             let next = chunk.next;
             if let Some((info, body)) = self.body_of(|directory| directory.holding_or_after(next))? {
