@@ -263,6 +263,10 @@ impl Engine {
 
     /// Drops all entries with index >= `from`. Ordered after queued appends.
     pub fn truncate(&self, from: u64, done: Completion) {
+        if from >= self.shared().log.lock().end_index() {
+            // Nothing to drop; what was queued before still comes first.
+            return self.sync(done);
+        }
         let before = match from.checked_sub(1).map(|before| self.read_log(before, from, 0)).transpose() {
             Ok(entries) => entries.and_then(|entries| entries.first().map(|entry| entry.position)),
             Err(error) => return done(Err(error)),
