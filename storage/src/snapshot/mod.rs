@@ -7,8 +7,8 @@
 //! | `3` | end: how many frames and records there were |
 //!
 //! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
-//! install is only a switch. A record's unit gets its main revision as log index: never above the real one, since every revision took an
-//! entry and the first entry changes no key.
+//! install is only a switch. A record's unit gets its main revision, less one, as log index: never above the real one, since every revision
+//! took an entry.
 
 use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
@@ -74,7 +74,7 @@ impl Outgoing {
             }
             match self.next {
                 Next::Head => {
-                    self.next = Next::Records(0);
+                    self.next = Next::Records(1);
                     return Ok(Some(self.head()));
                 }
                 Next::Records(from) if from <= self.pin.revision() => self.fill(from)?,
@@ -109,7 +109,10 @@ impl Outgoing {
             if main != Some(record.revision.main) {
                 self.close(&mut open, main.is_some(), FRAME_BYTES);
                 main = Some(record.revision.main);
-                open.begin(LogPosition { term: self.position.term, index: record.revision.main.cast_unsigned() });
+                open.begin(LogPosition {
+                    term: self.position.term,
+                    index: (record.revision.main.cast_unsigned() - 1).min(self.position.index),
+                });
             }
             open.record(record);
         }
