@@ -27,6 +27,9 @@ pub const UNSYNCED_BYTES_MAX: usize = SEGMENT_BYTES / 5;
 pub const INSERTED_BYTES_MIN: usize = 8 << 10;
 /// Slots made at a time: a pre-split tree keeps its leaves small.
 const SLOTS_STEP: u32 = 256;
+/// How often, and after what pause, a lock that our own last Db still holds is tried again: 2 s in all.
+const LOCK_TRIES: usize = 200;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// Blob files are looked for every so many syncs.
 const BLOB_CHECK_SYNCS: u64 = 4096;
 
@@ -82,8 +85,9 @@ impl Disk {
     /// trusts it, and turns sled's panics on damage into errors.
     pub fn open(path: &Path, cache_bytes: u64, faults: Option<Arc<dyn Faults>>) -> Result<Self, StorageError> {
         prepare(path)?;
+        let config = sled::Config::new().path(path).cache_capacity(cache_bytes).segment_size(SEGMENT_BYTES).flush_every_ms(None);
         let opened = guarded(path, "database", || {
-            let db = sled::Config::new().path(path).cache_capacity(cache_bytes).segment_size(SEGMENT_BYTES).flush_every_ms(None).open()?;
+            let db = open_unlocked(&config)?;
             let (log, state) = (db.open_tree("log")?, db.open_tree("state")?);
             db.flush()?;
             Ok((db, log, state))
@@ -325,6 +329,22 @@ fn prepare(path: &Path) -> Result<(), StorageError> {
         file.sync_all().map_err(io("sync", &file_path))?;
     }
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io("sync", path))
+}
+
+/// sled's pool threads may hold the file, and its lock, a moment longer than the Db that was dropped. We hold the member directory's lock, so
+/// that it can be nobody else: wait for them.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.kind() == std::io::ErrorKind::Other && error.to_string().contains("could not acquire lock") =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 /// Runs a sled call; its errors and its panics become ours.
