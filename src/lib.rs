@@ -1,4 +1,9 @@
 //! rusd: how clients talk to us, and when.
 
 pub mod config;
+pub mod grpc;
+pub mod http;
+pub mod metrics;
+pub mod pb;
 pub mod server;
+pub mod watch;

@@ -1,8 +1,12 @@
 //! A member's parts, without verbs of its own. STUB with the agreed face.
 
+pub mod compactor;
 pub mod consensus;
 pub mod error;
 pub mod identity;
+pub mod leadership;
+pub mod lease_routing;
+pub mod leases;
 pub mod propose;
 pub mod read;
 

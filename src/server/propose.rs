@@ -12,4 +12,8 @@ impl Propose {
     pub async fn submit(&self, command: proposal::Command) -> Result<Response, Error> {
         todo!()
     }
+    /// Proposes only while this member leads `term`, else NotLeader; never forwarded.
+    pub async fn submit_in_term(&self, command: proposal::Command, term: u64) -> Result<Response, Error> {
+        todo!()
+    }
 }

@@ -1,10 +1,41 @@
 //! The only room that knows sled: one Db, two trees used as slot rings of checksummed frames, one writer thread.
-//! STUB with the agreed face; see docs of each item.
+//!
+//! | file | what |
+//! |---|---|
+//! | `directory` | lock, format version, pointer to the current Db |
+//! | `disk` | the Db under the rules that make it durable |
+//! | `frame` | bytes of a slot |
+//! | `log`, `state` | where entries and state frames are |
+//! | `queue`, `writer` | group commit: many producers, one thread that inserts and syncs |
+//! | `open` | verification and repair |
+
+mod directory;
+mod disk;
+mod frame;
+mod log;
+mod metrics;
+mod open;
+mod queue;
+mod state;
+mod writer;
+
+pub use metrics::{BUCKETS, EngineMetrics};
+pub use state::Incoming;
 
 use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
+use directory::Directory;
+use disk::Disk;
+use log::LogView;
+use parking_lot::{Mutex, RwLock};
+use queue::{Job, Queue};
+use state::{States, Stored};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Largest frame body; what exceeds it becomes a run of frames that counts only when complete.
 pub const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -16,11 +47,23 @@ pub struct Options {
     pub cache_bytes: u64,
     /// The tail of the log kept in memory, bytes; older entries are read from frames.
     pub tail_bytes_max: usize,
+    /// How long the writer waits, since its last drain began, for more entries to share an fdatasync. Never when little is in flight.
+    pub coalesce: Duration,
+    /// Lets a purge pass the state (openraft's log suite purges what was never applied). Only for tests.
+    pub purge_beyond_state: bool,
+    /// Test hook under the sync.
+    pub faults: Option<Arc<dyn Faults>>,
+}
+
+/// Makes syncs fail or slow, in tests.
+pub trait Faults: Send + Sync + std::fmt::Debug {
+    /// Called before each flush; an error is a failed fdatasync.
+    fn before_sync(&self) -> std::io::Result<()>;
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, tail_bytes_max: 32 << 20 }
+        Self { cache_bytes: 32 << 20, tail_bytes_max: 32 << 20, coalesce: writer::COALESCE, purge_beyond_state: false, faults: None }
     }
 }
 
@@ -84,112 +127,242 @@ pub struct Usage {
     pub file_bytes: u64,
 }
 
+/// What readers, producers and the writer share.
+struct Shared {
+    directory: Directory,
+    options: Options,
+    disk: RwLock<Arc<Disk>>,
+    log: Mutex<LogView>,
+    state: Mutex<States>,
+    queue: Queue,
+    next_id: Arc<AtomicU64>,
+    next_job: AtomicU64,
+    current_db: AtomicU64,
+    committed: Mutex<Option<LogPosition>>,
+    failure: tokio::sync::watch::Sender<Option<StorageError>>,
+    metrics: Arc<EngineMetrics>,
+    frame_bytes: AtomicU64,
+}
+
+impl Shared {
+    fn become_current(&self, number: u64, disk: Arc<Disk>, mut state: States, last: LogPosition) {
+        self.current_db.store(number, Ordering::Release);
+        let mut current = self.disk.write();
+        let mut states = self.state.lock();
+        // What was queued for the new state after the switch keeps its place.
+        state.extend(states.drain().filter(|(_, stored)| matches!(stored, Stored::Queued(_))));
+        *states = state;
+        *current = disk;
+        self.log.lock().purge(last);
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The store. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    inner: Arc<Inner>,
+}
 
-#[allow(unused_variables)]
 impl Engine {
-    /// Locks the member directory, repairs what a crash may leave, opens the current Db, verifies every frame and shows each
-    /// complete state frame to `visit` (in no particular order; frames voided by a replacing one are not shown).
-    pub fn open(directory: &Path, options: Options, visit: &mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>) -> Result<(Engine, Recovered), StorageError> {
-        todo!()
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    fn push(&self, job: Job) {
+        if let Err(job) = self.shared().queue.push(job) {
+            job.fail(&StorageError::Closed("the member is going down".into()));
+        }
+    }
+
+    /// Locks the member directory, repairs what a crash may leave, opens the current Db, verifies every frame and shows each complete state
+    /// frame to `visit` (in no particular order; frames voided by a replacing one are not shown).
+    pub fn open(
+        directory: &Path,
+        options: Options,
+        visit: &mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>,
+    ) -> Result<(Self, Recovered), StorageError> {
+        open::open(directory, options, visit)
     }
 
     // ---- log: called by raft::log_store
 
     /// Queues consecutive entries; readable at once, `done` after they are on disk.
     pub fn append(&self, entries: Vec<LogEntry>, done: Completion) {
-        todo!()
+        let job = self.shared().next_job.fetch_add(1, Ordering::Relaxed);
+        self.shared().log.lock().extend(&entries, job, self.shared().options.tail_bytes_max);
+        self.push(Job::Append(entries, job, done));
     }
+
     /// Entries of [first, end), at least one if there is one, then up to `bytes_max`. Sees what was only queued.
     pub fn read_log(&self, first: u64, end: u64, bytes_max: usize) -> Result<Vec<LogEntry>, StorageError> {
-        todo!()
+        let mut out: Vec<LogEntry> = Vec::new();
+        let mut room = bytes_max;
+        loop {
+            let (disk, frame, next, end) = {
+                let disk = Arc::clone(&self.shared().disk.read());
+                let log = self.shared().log.lock();
+                let end = end.min(log.end_index());
+                let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.first_index());
+                if next >= end || room == 0 {
+                    return Ok(out);
+                }
+                if log.tail_start().is_some_and(|start| start <= next) {
+                    log.read_tail(next, end, &mut room, &mut out);
+                    return Ok(out);
+                }
+                match log.frame_of(next) {
+                    Some(frame) => (disk, frame.clone(), next, end),
+                    None => return Err(StorageError::Closed(format!("log entry {next} is neither in memory nor in a frame"))),
+                }
+            };
+            let entries = match self.shared().read_frame(&disk, &frame) {
+                Ok(entries) => entries,
+                // The frame was freed meanwhile: look again. If it is still listed, it is damaged.
+                Err(error) => {
+                    let listed = self.shared().log.lock().frame_of(next).is_some_and(|now| now.id == frame.id && now.last == frame.last);
+                    if listed { return Err(error) } else { continue }
+                }
+            };
+            for entry in entries.iter().filter(|entry| entry.position.index >= next && entry.position.index < end) {
+                if !log::take(entry, &mut room, &mut out) {
+                    return Ok(out);
+                }
+            }
+        }
     }
+
     /// First and last position of what the log holds, `None` when empty; and the floor.
-    pub fn log_bounds(&self) -> (Option<(LogPosition, LogPosition)>, Option<LogPosition>) {
-        todo!()
+    pub fn log_bounds(&self) -> (Option<(u64, LogPosition)>, Option<LogPosition>) {
+        let log = self.shared().log.lock();
+        let last = log.last.filter(|last| last.index >= log.first_index());
+        (last.map(|last| (log.first_index(), last)), log.floor)
     }
+
     /// Drops all entries with index >= `from`. Ordered after queued appends.
     pub fn truncate(&self, from: u64, done: Completion) {
-        todo!()
+        let before = match from.checked_sub(1).map(|before| self.read_log(before, from, 0)).transpose() {
+            Ok(entries) => entries.and_then(|entries| entries.first().map(|entry| entry.position)),
+            Err(error) => return done(Err(error)),
+        };
+        self.shared().log.lock().truncate(from, before);
+        self.push(Job::Truncate(from, done));
     }
-    /// Drops all entries up to `upto`, which may lie beyond the last one. Panics if `upto` is beyond the durable state.
+
+    /// Drops all entries up to `upto`, which may lie beyond the last one. Beyond what state frames cover it takes the store out of service.
     pub fn purge(&self, upto: LogPosition, done: Completion) {
-        todo!()
+        self.shared().log.lock().purge(upto);
+        self.push(Job::Purge(upto, done));
     }
+
     /// Saves the vote.
     pub fn save_vote(&self, vote: Bytes, done: Completion) {
-        todo!()
+        self.push(Job::Vote(vote, done));
     }
+
     /// Remembers the commit position; carried by the next log frame, clamped to its last entry.
     pub fn save_committed(&self, committed: LogPosition) {
-        todo!()
+        *self.shared().committed.lock() = Some(committed);
     }
 
     // ---- state: called by statelog
 
     /// Queues a frame; readable at once through the id. Blocks while too many bytes are queued (bounded memory).
     pub fn put_state(&self, frame: StateFrame) -> FrameId {
-        todo!()
+        let id = self.register(&frame);
+        self.push(Job::State(id, frame));
+        id
     }
+
+    fn register(&self, frame: &StateFrame) -> FrameId {
+        let id = self.shared().next_id.fetch_add(1, Ordering::Relaxed);
+        self.shared().state.lock().insert(id, Stored::Queued(frame.body.clone()));
+        FrameId(id)
+    }
+
     /// Queues the copy of what is still alive in `old` and voids them, as one atomic step: after a crash either `old` or `new` counts.
     /// Without `new` the frames are simply freed.
     pub fn replace_state(&self, new: Option<StateFrame>, old: Vec<FrameId>) -> Option<FrameId> {
-        todo!()
+        let new = new.map(|frame| (self.register(&frame), frame));
+        let id = new.as_ref().map(|new| new.0);
+        self.push(Job::Replace(new, old));
+        id
     }
+
     /// Body of a frame, checksum verified. `None` if it was freed meanwhile (look the revision up again).
     pub fn read_state(&self, id: FrameId) -> Result<Option<Bytes>, StorageError> {
-        todo!()
+        let disk = Arc::clone(&self.shared().disk.read());
+        let stored = self.shared().state.lock().get(&id.0).cloned();
+        match stored {
+            None => Ok(None),
+            Some(Stored::Queued(body)) => Ok(Some(body)),
+            Some(Stored::Slots { slots, .. }) => disk.read_run(disk::RingName::State, id.0, &slots),
+        }
     }
 
     // ---- both
 
     /// `done` once all that was queued before is durable.
     pub fn sync(&self, done: Completion) {
-        todo!()
+        self.push(Job::Sync(done));
     }
+
     /// Current sizes.
     pub fn usage(&self) -> Usage {
-        todo!()
+        Usage { frame_bytes: self.shared().frame_bytes.load(Ordering::Relaxed), file_bytes: self.shared().disk.read().file_bytes() }
     }
+
+    /// Figures of the writer.
+    pub fn metrics(&self) -> Arc<EngineMetrics> {
+        Arc::clone(&self.shared().metrics)
+    }
+
     /// The error that took the store out of service, once there is one. The member must leave service when it fires.
     pub fn failure(&self) -> tokio::sync::watch::Receiver<Option<StorageError>> {
-        todo!()
+        self.shared().failure.subscribe()
     }
-    /// Drains the queue, stops the writer, releases the lock.
+
+    /// Drains the queue and stops the writer. The lock goes with the last clone.
     pub fn close(&self) -> Result<(), StorageError> {
-        todo!()
+        self.shared().queue.close();
+        if let Some(thread) = self.inner.thread.lock().take() {
+            thread.join().map_err(|_| StorageError::Closed("the writer thread ended badly".into()))?;
+        }
+        self.shared().failure.borrow().clone().map_or(Ok(()), Err)
     }
 
     // ---- snapshot install
 
     /// A partial Db of its own beside the current one, filled while receiving. An older partial one is removed first.
     pub fn begin_install(&self) -> Result<Incoming, StorageError> {
-        todo!()
+        let shared = self.shared();
+        let current = shared.current_db.load(Ordering::Acquire);
+        shared.directory.remove_partial(Some(current))?;
+        let number = current + 1;
+        Incoming::create(&shared.directory, number, shared.options.cache_bytes, Arc::clone(&shared.next_id))
     }
+
     /// Makes `incoming` current: the writer thread copies vote, floor = `last` and the log entries after `last` into it, syncs, renames the
     /// pointer file durably, and removes the old Db. Frame ids of `incoming` count from then on, all older ones are gone.
     pub fn switch(&self, incoming: Incoming, last: LogPosition, done: Completion) {
-        todo!()
+        self.push(Job::Switch(Box::new(incoming), last, done));
     }
+
     /// Directory the engine lives in.
     pub fn directory(&self) -> PathBuf {
-        todo!()
-    }
-}
-
-/// A Db being filled by a snapshot. Dropped without `switch`: removed.
-pub struct Incoming {}
-
-#[allow(unused_variables)]
-impl Incoming {
-    /// Writes a frame, syncing whenever the byte cap is reached. Blocking.
-    pub fn put_state(&mut self, frame: StateFrame) -> Result<FrameId, StorageError> {
-        todo!()
-    }
-    /// All frames durable.
-    pub fn finish(&mut self) -> Result<(), StorageError> {
-        todo!()
+        self.shared().directory.path().to_path_buf()
     }
 }

@@ -1,0 +1,34 @@
+# Everything a developer or CI runs. `make help` lists the targets.
+
+.PHONY: help build test verify fix tools multi-node clean
+CARGO ?= cargo
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+build: ## the release binary, target/release/rusd
+	$(CARGO) build --release --bin rusd
+
+test: tools ## all Rust tests
+	$(CARGO) test --workspace
+
+verify: ## format, lints, docs, workflow
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@if ls .github/workflows/*.yml >/dev/null 2>&1; then tools/build.sh actionlint && tools/bin/actionlint; fi
+
+fix: ## format, and apply what clippy can fix
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+tools: ## the real etcd tools, built into tools/bin
+	tools/build.sh
+
+multi-node: ## the validation plan T1..T8 on real processes
+	tools/build.sh etcdctl
+	scripts/multi-node-test.sh
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf tools/bin

@@ -1,0 +1,204 @@
+//! The KV service.
+
+use super::{Api, blocking, range_stream, status};
+use crate::pb::etcdserverpb as pb;
+use crate::server::Error;
+use pb::kv_server::Kv;
+use rusd_storage::command::{self, Compact, DeleteRange, Put, Range, proposal::Command};
+use rusd_storage::mvcc::{RangeResult, Store};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Reads of up to so many keys are done on the spot: they take microseconds, handing them over would cost more.
+const INLINE_KEYS_MAX: i64 = 500;
+
+#[tonic::async_trait]
+impl Kv for Api {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let request = request.into_inner();
+        self.metrics.ranges.inc();
+        let serializable = request.serializable;
+        let range = Range::try_from(request)?;
+        self.catch_up(serializable).await?;
+        let result = read(self.server.state.store(), range).await?;
+        let header = self.header(result.revision);
+        Ok(Response::new(pb::RangeResponse { header, ..result.into() }))
+    }
+
+    type RangeStreamStream = range_stream::Chunks;
+
+    async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let request = request.into_inner();
+        self.metrics.ranges.inc();
+        let serializable = request.serializable;
+        let range = Range::try_from(request)?;
+        range_stream::check(&range)?;
+        self.catch_up(serializable).await?;
+        Ok(Response::new(range_stream::chunks(self.clone(), range)))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        self.metrics.puts.inc();
+        let put = Put::try_from(request.into_inner())?;
+        match self.propose(Command::Put(put)).await? {
+            command::Response::Put { revision, prev_kv } => {
+                Ok(Response::new(pb::PutResponse { header: self.header(revision), prev_kv: prev_kv.map(Into::into) }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn delete_range(&self, request: Request<pb::DeleteRangeRequest>) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        self.metrics.deletes.inc();
+        let delete = DeleteRange::try_from(request.into_inner())?;
+        match self.propose(Command::DeleteRange(delete)).await? {
+            command::Response::DeleteRange { revision, deleted, prev_kvs } => Ok(Response::new(pb::DeleteRangeResponse {
+                header: self.header(revision),
+                deleted,
+                prev_kvs: prev_kvs.into_iter().map(Into::into).collect(),
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let request = request.into_inner();
+        self.metrics.txns.inc();
+        let reads = reads_only(&request);
+        let txn = crate::pb::txn(request, self.server.config.max_txn_ops)?;
+        let response = match reads {
+            Some(Reads { serializable }) => {
+                self.catch_up(serializable).await?;
+                self.local_txn(txn).await?
+            }
+            None => self.propose(Command::Txn(txn)).await?,
+        };
+        match response {
+            command::Response::Txn { revision, succeeded, responses } => Ok(Response::new(pb::TxnResponse {
+                header: self.header(revision),
+                succeeded,
+                responses: responses.into_iter().map(crate::pb::txn_op).collect(),
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn compact(&self, request: Request<pb::CompactionRequest>) -> Result<Response<pb::CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let answer = self.propose(Command::Compact(Compact { revision: request.revision })).await;
+        if request.physical {
+            // Also when the answer is no: a compaction that runs is waited for (contract b.5).
+            self.compact_physically().await?;
+        }
+        answer?;
+        Ok(Response::new(pb::CompactionResponse { header: self.header(0) }))
+    }
+}
+
+impl Api {
+    /// Makes sure that the local state is fresh enough for a read. A learner serves none that must be linearizable.
+    pub(super) async fn catch_up(&self, serializable: bool) -> Result<(), Status> {
+        if serializable {
+            return Ok(());
+        }
+        if self.server.consensus.status().is_learner {
+            return Err(status::not_for_learner());
+        }
+        Ok(self.server.read.linearizable().await?)
+    }
+
+    /// Waits until what compaction hides is gone from this member.
+    pub(super) async fn compact_physically(&self) -> Result<(), Status> {
+        let store = self.server.state.store();
+        blocking(move || {
+            while store.compact_step()? {}
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Reads on the spot what is small, and on a thread of its own what is not.
+pub(super) async fn read(store: Arc<Store>, range: Range) -> Result<RangeResult, Status> {
+    if is_small(&store, &range)? {
+        return Ok(store.range(&range).map_err(Error::from)?);
+    }
+    blocking(move || Ok(store.range(&range)?)).await
+}
+
+/// Whether a read touches few keys. Asking the store costs a count, which is cheap.
+pub(super) fn is_small(store: &Store, range: &Range) -> Result<bool, Error> {
+    if range.range_end.is_empty() || range.count_only {
+        return Ok(true);
+    }
+    let limited = (1..=INLINE_KEYS_MAX).contains(&range.limit);
+    if limited && !is_sorted(range) && !is_filtered(range) {
+        return Ok(true);
+    }
+    let count = Range {
+        key: range.key.clone(),
+        range_end: range.range_end.clone(),
+        revision: range.revision,
+        count_only: true,
+        ..Default::default()
+    };
+    Ok(store.range(&count)?.count <= INLINE_KEYS_MAX)
+}
+
+/// Whether all keys must be seen before the first can be answered.
+pub(super) fn is_sorted(range: &Range) -> bool {
+    range.sort_order != command::SortOrder::None as i32
+        && (range.sort_order, range.sort_target) != (command::SortOrder::Ascend as i32, command::SortTarget::Key as i32)
+}
+
+/// Whether keys are left out by their revisions.
+pub(super) fn is_filtered(range: &Range) -> bool {
+    (range.min_mod_revision, range.max_mod_revision, range.min_create_revision, range.max_create_revision) != (0, 0, 0, 0)
+}
+
+/// A txn that needs no log entry.
+#[derive(Debug, PartialEq, Eq)]
+struct Reads {
+    /// All its ranges are; so is a txn without operations.
+    serializable: bool,
+}
+
+/// `None` if any operation of either branch is more than a range; a nested txn counts as more (contract b.4).
+fn reads_only(request: &pb::TxnRequest) -> Option<Reads> {
+    let mut serializable = true;
+    for op in request.success.iter().chain(&request.failure) {
+        let Some(pb::request_op::Request::RequestRange(range)) = &op.request else { return None };
+        serializable &= range.serializable;
+    }
+    Some(Reads { serializable })
+}
+
+/// Apply answers each command in kind; anything else is a mistake of ours.
+pub(super) fn unexpected(response: &command::Response) -> Status {
+    tracing::error!(?response, "an answer of another kind");
+    Status::internal("an answer of another kind")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pb::request_op::Request;
+
+    fn op(request: Request) -> pb::RequestOp {
+        pb::RequestOp { request: Some(request) }
+    }
+    fn range(serializable: bool) -> pb::RequestOp {
+        op(Request::RequestRange(pb::RangeRequest { serializable, ..Default::default() }))
+    }
+
+    #[test]
+    fn which_txns_need_no_log_entry() {
+        let kind = |success: Vec<pb::RequestOp>, failure| reads_only(&pb::TxnRequest { compare: vec![], success, failure });
+        assert_eq!(kind(vec![], vec![]), Some(Reads { serializable: true }));
+        assert_eq!(kind(vec![range(true)], vec![range(true)]), Some(Reads { serializable: true }));
+        assert_eq!(kind(vec![range(true)], vec![range(false)]), Some(Reads { serializable: false }));
+        assert_eq!(kind(vec![range(true)], vec![op(Request::RequestPut(Default::default()))]), None);
+        assert_eq!(kind(vec![op(Request::RequestTxn(Default::default()))], vec![]), None, "a nested txn counts as a write");
+        assert_eq!(kind(vec![pb::RequestOp { request: None }], vec![]), None);
+    }
+}

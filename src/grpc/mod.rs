@@ -1,0 +1,93 @@
+//! etcd's services: one file each, thin; what they do is done elsewhere.
+//!
+//! ```text
+//! connection -> front (method counters, learner and leader gates) -> service -> pb (check) -> server (propose, read) -> pb -> header
+//! ```
+
+mod auth;
+mod cluster;
+pub mod election;
+pub mod front;
+mod header;
+mod health;
+mod kv;
+pub mod lease;
+mod local_txn;
+pub mod lock;
+mod maintenance;
+mod range_stream;
+pub mod recipe;
+pub mod status;
+pub mod watch;
+
+use crate::metrics::Metrics;
+use crate::server::{Error, Server};
+use rusd_storage::command::{Response, proposal};
+use std::sync::Arc;
+
+/// The etcd version whose behaviour this is; told in Status, /version and metrics, for clients decide by it.
+pub const ETCD_VERSION: &str = "3.7.1";
+
+/// What every service needs. Each service's trait is implemented for it, in a file of its own.
+#[derive(Clone)]
+pub struct Api {
+    /// The member.
+    pub server: Arc<Server>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Api {
+    /// Proposes and waits for the result on this member.
+    pub async fn propose(&self, command: proposal::Command) -> Result<Response, Error> {
+        let _pending = Pending::of(&self.metrics);
+        let answer = self.server.propose.submit(command).await;
+        if matches!(&answer, Err(error) if !matches!(error, Error::Rejected(_))) {
+            self.metrics.proposals_failed.inc();
+        }
+        answer
+    }
+}
+
+/// Counts a proposal while it waits, also if its client goes away.
+struct Pending<'a>(&'a Metrics);
+
+impl<'a> Pending<'a> {
+    fn of(metrics: &'a Metrics) -> Self {
+        metrics.proposals_pending.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.proposals_pending.dec();
+    }
+}
+
+/// Cluster version as /version and metrics tell it.
+pub fn cluster_version(server: &Server) -> String {
+    let version = server.state.cluster_version();
+    if version.is_empty() { "not_decided".into() } else { version }
+}
+
+/// An alarm's name.
+pub fn alarm_name(number: i32) -> &'static str {
+    match number {
+        0 => "NONE",
+        1 => "NOSPACE",
+        2 => "CORRUPT",
+        _ => "UNKNOWN",
+    }
+}
+
+/// Runs what may read many frames or many keys where it can't hold up other requests.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, tonic::Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => {
+            tracing::error!(%error, "a read failed unexpectedly");
+            Err(tonic::Status::internal("the read failed unexpectedly"))
+        }
+    }
+}

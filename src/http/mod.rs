@@ -1,0 +1,82 @@
+//! What speaks HTTP: the client port, where gRPC and plain HTTP meet, the metrics port, and what the peer port adds.
+
+pub mod health;
+pub mod serve;
+
+use crate::grpc::{self, Api};
+use crate::server::Server;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Everything on the client port that isn't gRPC (contract c.1).
+pub fn client_router(api: Api) -> Router {
+    let server = api.server.clone();
+    let debug = Router::new().route("/debug/vars", get(vars)).with_state(server.clone());
+    metrics_router(api).merge(version_router(server)).merge(debug)
+}
+
+/// For `--listen-metrics-urls`: health and metrics only.
+pub fn metrics_router(api: Api) -> Router {
+    let checks = health::Checks { timeout: api.server.config.request_timeout(), metrics: api.metrics.clone(), member: api.server.clone() };
+    Router::new().route("/metrics", get(metrics)).with_state(api).merge(health::router(checks))
+}
+
+/// What the peer port tells over plain HTTP (contract c.2).
+pub fn peer_router(server: Arc<Server>) -> Router {
+    Router::new().route("/members", get(members)).with_state(server.clone()).merge(version_router(server))
+}
+
+fn version_router(server: Arc<Server>) -> Router {
+    Router::new().route("/version", get(version)).with_state(server)
+}
+
+async fn metrics(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&api.server)).into_response()
+}
+
+async fn version(State(server): State<Arc<Server>>) -> Response {
+    let storage = Some(server.state.cluster_version()).filter(|version| !version.is_empty()).unwrap_or_else(|| "unknown".into());
+    // Written out: the order of the fields is etcd's.
+    let text =
+        format!(r#"{{"etcdserver":"{}","etcdcluster":"{}","storage":"{storage}"}}"#, grpc::ETCD_VERSION, grpc::cluster_version(&server));
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn members(State(server): State<Arc<Server>>) -> Response {
+    let members: Vec<_> = server
+        .state
+        .members()
+        .into_iter()
+        .map(|member| {
+            let mut json = json!({"id": member.id, "peerURLs": member.peer_urls, "name": member.name});
+            if member.is_learner && !member.pending_voter {
+                json["isLearner"] = true.into();
+            }
+            if !member.client_urls.is_empty() {
+                json["clientURLs"] = member.client_urls.into();
+            }
+            json
+        })
+        .collect();
+    let mut response = axum::Json(members).into_response();
+    if let Ok(id) = HeaderValue::try_from(format!("{:x}", server.identity.cluster_id)) {
+        response.headers_mut().insert("X-Etcd-Cluster-ID", id);
+    }
+    response
+}
+
+async fn vars(State(server): State<Arc<Server>>) -> Response {
+    let raft = server.consensus.status();
+    axum::Json(json!({
+        "cmdline": std::env::args().collect::<Vec<_>>(),
+        "raft.status": {"id": format!("{:x}", server.identity.member_id), "term": raft.term, "lead": format!("{:x}", raft.leader),
+            "commit": raft.committed, "applied": raft.applied},
+        "memstats": {},
+    }))
+    .into_response()
+}

@@ -1,0 +1,136 @@
+//! Connections: one port for gRPC and HTTP/1.1, told apart by the first bytes.
+//!
+//! A shutdown stops accepting, tells every connection to finish (GOAWAY), and after the grace ends what is left.
+
+use crate::grpc::front::Front;
+use axum::Router;
+use axum::body::Body;
+use axum::serve::{Listener, ListenerExt};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A peer that sends half a header is let go.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A TCP listener whose connections don't delay small writes.
+pub fn tcp(listener: TcpListener) -> impl Listener<Io = TcpStream> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+    })
+}
+
+/// Serves clients until `shutdown`, then lets calls end for `grace`.
+pub async fn serve<L: Listener>(listener: L, front: Front, shutdown: CancellationToken, grace: Duration) {
+    let streams = front.max_concurrent_streams();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| front.answer(request));
+    serve_with(listener, service, streams, shutdown, grace).await;
+}
+
+/// Serves a plain HTTP router (`--listen-metrics-urls`) likewise.
+pub async fn serve_router<L: Listener>(listener: L, router: Router, shutdown: CancellationToken, grace: Duration) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
+    serve_with(listener, service, 100, shutdown, grace).await;
+}
+
+async fn serve_with<L, S, B>(mut listener: L, service: S, streams: u32, shutdown: CancellationToken, grace: Duration)
+where
+    L: Listener,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (connections, end) = (TaskTracker::new(), CancellationToken::new());
+    let builder = builder(streams);
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            (io, _) = listener.accept() => io,
+        };
+        let connection = serve_one(accepted, service.clone(), builder.clone(), shutdown.clone());
+        connections.spawn(end.clone().run_until_cancelled_owned(connection));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+        end.cancel();
+        connections.wait().await;
+    }
+}
+
+fn builder(streams: u32) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(streams)
+        .keep_alive_interval(Duration::from_secs(2 * 60 * 60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+async fn serve_one<I, S, B>(io: I, service: S, builder: Builder<TokioExecutor>, shutdown: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_shutdown_ends_idle_connections_and_frees_the_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let shutdown = CancellationToken::new();
+        let router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
+        let server = tokio::spawn(serve_router(tcp(listener), router, shutdown.clone(), Duration::from_millis(200)));
+
+        let mut idle = TcpStream::connect(address).await.expect("it accepts");
+        let mut asking = TcpStream::connect(address).await.expect("it accepts");
+        asking.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it reads");
+        let mut text = String::new();
+        asking.read_to_string(&mut text).await.expect("it answers");
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hello"), "{text}");
+
+        shutdown.cancel();
+        server.await.expect("it ends");
+        // Nothing was sent, so nothing but the end comes back.
+        assert_eq!(idle.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        TcpListener::bind(address).await.expect("the port is free again");
+    }
+}

@@ -1,0 +1,274 @@
+//! One sled Db under the rules that make it durable (`reference/storage.md`, part 1): our own fdatasync, a cap on the bytes between two,
+//! plain inserts only, no blob files. Only the writer thread (or a snapshot being received) inserts.
+
+use super::directory::io;
+use super::frame::{Header, MARKER};
+use super::{FRAME_BYTES_MAX, Faults, frame};
+use crate::error::StorageError;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// sled's segment size. A page stays below a quarter of it, so that no blob file is made: 17 frames of 64 KiB are 1.06 MiB.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// Bytes inserted between two fdatasyncs at most: beyond it sled may reuse a segment whose successor is not on disk yet.
+pub const UNSYNCED_BYTES_MAX: usize = SEGMENT_BYTES / 5;
+/// Slots made at a time: a pre-split tree keeps its leaves small.
+const SLOTS_STEP: u32 = 256;
+/// Blob files are looked for every so many syncs.
+const BLOB_CHECK_SYNCS: u64 = 4096;
+
+const _: () = assert!(FRAME_BYTES_MAX <= SEGMENT_BYTES / 72);
+
+/// Which tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingName {
+    /// The Raft log.
+    Log,
+    /// The state.
+    State,
+}
+
+/// An opened Db with its two rings.
+pub struct Disk {
+    path: PathBuf,
+    db: sled::Db,
+    log: sled::Tree,
+    state: sled::Tree,
+    file: File,
+    faults: Option<Arc<dyn Faults>>,
+}
+
+/// Slots of one ring that may be overwritten; owned by the inserting thread.
+#[derive(Default)]
+pub struct Slots {
+    free: VecDeque<u32>,
+    made: u32,
+}
+
+impl Slots {
+    /// Learns of an existing slot at open.
+    pub fn found(&mut self, slot: u32, is_free: bool) {
+        self.made = self.made.max(slot + 1);
+        if is_free {
+            self.free.push_back(slot);
+        }
+    }
+
+    /// Gives a slot back.
+    pub fn release(&mut self, slot: u32) {
+        self.free.push_back(slot);
+    }
+}
+
+impl Disk {
+    /// Opens (or creates) the Db at `path`: removes half-written sled snapshots, makes what the page cache holds durable before sled
+    /// trusts it, and turns sled's panics on damage into errors.
+    pub fn open(path: &Path, cache_bytes: u64, faults: Option<Arc<dyn Faults>>) -> Result<Self, StorageError> {
+        prepare(path)?;
+        let opened = guarded(path, "database", || {
+            let db = sled::Config::new().path(path).cache_capacity(cache_bytes).segment_size(SEGMENT_BYTES).flush_every_ms(None).open()?;
+            let (log, state) = (db.open_tree("log")?, db.open_tree("state")?);
+            db.flush()?;
+            Ok((db, log, state))
+        });
+        let (db, log, state) = opened?;
+        let file_path = path.join("db");
+        let file = OpenOptions::new().read(true).write(true).open(&file_path).map_err(io("open", &file_path))?;
+        let disk = Self { path: path.to_path_buf(), db, log, state, file, faults };
+        disk.settle()?;
+        Ok(disk)
+    }
+
+    fn settle(&self) -> Result<(), StorageError> {
+        self.file.sync_all().map_err(io("sync", &self.path))?;
+        for name in ["conf", "blobs"] {
+            if let Ok(file) = File::open(self.path.join(name)) {
+                file.sync_all().map_err(io("sync", &self.path))?;
+            }
+        }
+        for directory in [Some(self.path.as_path()), self.path.parent()].into_iter().flatten() {
+            File::open(directory).and_then(|file| file.sync_all()).map_err(io("sync", directory))?;
+        }
+        self.check_no_blobs()
+    }
+
+    fn check_no_blobs(&self) -> Result<(), StorageError> {
+        let blobs = self.path.join("blobs");
+        match fs::read_dir(&blobs).map(Iterator::count) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(count) => Err(StorageError::Damaged {
+                path: blobs,
+                what: "blob files".into(),
+                detail: format!("{count} files that are never synced"),
+            }),
+        }
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// sled's file, the one that counts.
+    pub fn file_path(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    fn ring(&self, ring: RingName) -> &sled::Tree {
+        match ring {
+            RingName::Log => &self.log,
+            RingName::State => &self.state,
+        }
+    }
+
+    /// Inserts a frame into a free slot. The caller counts bytes and syncs.
+    pub fn insert(&self, ring: RingName, slots: &mut Slots, header: &Header, body: &[u8]) -> Result<u32, StorageError> {
+        let slot = match slots.free.pop_front() {
+            Some(slot) => slot,
+            None => self.make_slots(ring, slots)?,
+        };
+        self.overwrite(ring, slot, header, body)?;
+        Ok(slot)
+    }
+
+    fn make_slots(&self, ring: RingName, slots: &mut Slots) -> Result<u32, StorageError> {
+        let first = slots.made;
+        for slot in first..first + SLOTS_STEP {
+            self.mark(ring, slot)?;
+            slots.found(slot, slot > first);
+        }
+        Ok(first)
+    }
+
+    /// Writes a frame into the slot it already has.
+    pub fn overwrite(&self, ring: RingName, slot: u32, header: &Header, body: &[u8]) -> Result<(), StorageError> {
+        let value = frame::encode(header, body);
+        guarded(&self.path, "insert of a frame", || self.ring(ring).insert(slot.to_be_bytes(), value).map(drop))
+    }
+
+    /// Voids a slot; it is free once the caller says so to `Slots`.
+    pub fn mark(&self, ring: RingName, slot: u32) -> Result<(), StorageError> {
+        guarded(&self.path, "insert of a marker", || self.ring(ring).insert(slot.to_be_bytes(), MARKER).map(drop))
+    }
+
+    /// The frame in a slot, verified. `None` for a free or absent slot.
+    pub fn read(&self, ring: RingName, slot: u32) -> Result<Option<(Header, sled::IVec, usize)>, StorageError> {
+        let value = guarded(&self.path, "read of a frame", || self.ring(ring).get(slot.to_be_bytes()))?;
+        match value {
+            None => Ok(None),
+            Some(value) if &value[..] == MARKER => Ok(None),
+            Some(value) => {
+                let (header, body) = frame::decode(&value).map_err(|bad| self.damaged(ring, slot, bad.to_string()))?;
+                Ok(Some((header, value, body)))
+            }
+        }
+    }
+
+    /// The body of a frame or run, put together; `None` if the slots hold something else by now.
+    pub fn read_run(&self, ring: RingName, id: u64, slots: &[u32]) -> Result<Option<Bytes>, StorageError> {
+        if let [slot] = slots {
+            let Some((header, value, at)) = self.read(ring, *slot)? else { return Ok(None) };
+            return Ok((header.id == id).then(|| Bytes::copy_from_slice(&value[at..])));
+        }
+        let mut body = Vec::new();
+        for (part, slot) in slots.iter().enumerate() {
+            let Some((header, value, at)) = self.read(ring, *slot)? else { return Ok(None) };
+            if header.id != id || header.part as usize != part || header.parts as usize != slots.len() {
+                return Ok(None);
+            }
+            body.extend_from_slice(&value[at..]);
+        }
+        Ok(Some(body.into()))
+    }
+
+    /// Shows every slot in slot order, frames verified; `None` for a free one.
+    pub fn scan(
+        &self,
+        ring: RingName,
+        mut see: impl FnMut(u32, Option<(Header, &[u8])>) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut slots = self.ring(ring).iter();
+        loop {
+            let Some((key, value)) = guarded(&self.path, "scan of a ring", || slots.next().transpose())? else { return Ok(()) };
+            let slot = <[u8; 4]>::try_from(&key[..]).map(u32::from_be_bytes).map_err(|_| StorageError::Damaged {
+                path: self.file_path(),
+                what: format!("key of the {ring:?} ring"),
+                detail: "not a slot number".into(),
+            })?;
+            if &value[..] == MARKER {
+                see(slot, None)?;
+            } else {
+                let (header, body) = frame::decode(&value).map_err(|bad| self.damaged(ring, slot, bad.to_string()))?;
+                see(slot, Some((header, &value[body..])))?;
+            }
+        }
+    }
+
+    /// A damage report naming file, ring and slot.
+    pub fn damaged(&self, ring: RingName, slot: u32, detail: String) -> StorageError {
+        StorageError::Damaged { path: self.file_path(), what: format!("frame in slot {slot} of the {ring:?} ring"), detail }
+    }
+
+    /// A small value with its own checksum: vote, floor.
+    pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<(), StorageError> {
+        let mut bytes = crc32c::crc32c(value).to_le_bytes().to_vec();
+        bytes.extend_from_slice(value);
+        guarded(&self.path, "insert of a key", || self.db.insert(key, bytes).map(drop))
+    }
+
+    /// Reads what `put_meta` wrote.
+    pub fn get_meta(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let Some(bytes) = guarded(&self.path, "read of a key", || self.db.get(key))? else { return Ok(None) };
+        match bytes.split_first_chunk::<4>() {
+            Some((sum, value)) if u32::from_le_bytes(*sum) == crc32c::crc32c(value) => Ok(Some(value.to_vec())),
+            _ => Err(StorageError::Damaged {
+                path: self.file_path(),
+                what: format!("key {key}"),
+                detail: "its checksum does not match".into(),
+            }),
+        }
+    }
+
+    /// Makes everything inserted so far durable.
+    pub fn sync(&self, count: u64) -> Result<(), StorageError> {
+        if let Some(faults) = &self.faults {
+            faults.before_sync().map_err(io("sync", &self.path))?;
+        }
+        guarded(&self.path, "flush", || self.db.flush().map(drop))?;
+        self.file.sync_data().map_err(io("sync", &self.file_path()))?;
+        if count.is_multiple_of(BLOB_CHECK_SYNCS) { self.check_no_blobs() } else { Ok(()) }
+    }
+
+    /// Size of sled's file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+fn prepare(path: &Path) -> Result<(), StorageError> {
+    let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".generating") {
+            fs::remove_file(entry.path()).map_err(io("remove", &entry.path()))?;
+        }
+    }
+    let file_path = path.join("db");
+    if let Ok(file) = OpenOptions::new().read(true).write(true).open(&file_path) {
+        file.sync_all().map_err(io("sync", &file_path))?;
+    }
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io("sync", path))
+}
+
+/// Runs a sled call; its errors and its panics become ours.
+fn guarded<T>(path: &Path, what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(StorageError::Io { action: "use", path: path.join("db"), detail: error.to_string() }),
+        Ok(Err(error)) => Err(StorageError::Damaged { path: path.join("db"), what: what.into(), detail: error.to_string() }),
+        Err(_) => Err(StorageError::Damaged { path: path.join("db"), what: what.into(), detail: "the storage library gave up".into() }),
+    }
+}

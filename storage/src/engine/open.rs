@@ -1,0 +1,210 @@
+//! Opening: verify every frame, repair what a crash may leave, refuse everything else.
+//!
+//! | found | what it means | what happens |
+//! |---|---|---|
+//! | log frame at or below the floor | purged, slot not reused yet | its slot is free |
+//! | run lacking its tail | never finished, or being freed | wiped |
+//! | run lacking an earlier part, bad checksum, gap or overlap | damage | refused |
+//! | state frame listed by a complete replacing frame | compaction was cut before the markers | wiped |
+
+use super::directory::{Current, Directory};
+use super::disk::{Disk, RingName, Slots};
+use super::frame::Header;
+use super::log::{LogFrame, LogView};
+use super::queue::Queue;
+use super::state::{States, Stored};
+use super::writer::{Writer, decode_position};
+use super::{Engine, FrameId, Inner, Options, Recovered, Shared, StateFrame};
+use crate::error::StorageError;
+use crate::types::LogPosition;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+type Visit<'a> = &'a mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>;
+
+/// A frame or run as its slots say.
+struct Run {
+    header: Header,
+    /// (part, slot, bytes), in order of parts once complete.
+    parts: Vec<(u32, u32, u64)>,
+}
+
+impl Run {
+    fn slots(&self) -> Vec<u32> {
+        self.parts.iter().map(|part| part.1).collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.2).sum()
+    }
+}
+
+/// All frames of one ring by id, incomplete runs wiped.
+struct Ring {
+    runs: BTreeMap<u64, Run>,
+    slots: Slots,
+}
+
+/// See [`Engine::open`].
+pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, Recovered), StorageError> {
+    let (directory, current) = Directory::open(path)?;
+    let (number, new) = match current {
+        Current::Create(number) => (number, true),
+        Current::Open(number) => (number, false),
+    };
+    let disk = Disk::open(&directory.db(number), options.cache_bytes, options.faults.clone())?;
+    if new {
+        directory.point_to(number)?;
+        directory.complete()?;
+    }
+    let floor = match disk.get_meta("floor")? {
+        None => None,
+        Some(bytes) => Some(decode_position(&bytes).ok_or_else(|| damaged(&disk, "floor key", "it has another length"))?),
+    };
+    let vote = disk.get_meta("vote")?.map(Bytes::from);
+    let mut log = load(&disk, RingName::Log, floor)?;
+    let mut state = load(&disk, RingName::State, None)?;
+    void_replaced(&disk, &mut state)?;
+    disk.sync(1)?;
+    let recovered_log = recover_log(&disk, &mut log, floor)?;
+    let next_id = log.runs.keys().chain(state.runs.keys()).max().map_or(1, |id| id + 1);
+    let frame_bytes = log.runs.values().chain(state.runs.values()).map(Run::bytes).sum();
+    let state_upto = state.runs.values().map(|run| run.header.span.last).max();
+    let states = show(&disk, &state, visit)?;
+    let view = LogView::recovered(floor, recovered_log.last, recovered_log.frames);
+    let recovered = Recovered { vote: vote.clone(), purged: floor, last: view.last, committed: recovered_log.committed };
+    let disk = Arc::new(disk);
+    let shared = Arc::new(Shared {
+        directory,
+        options,
+        disk: RwLock::new(Arc::clone(&disk)),
+        log: Mutex::new(view),
+        state: Mutex::new(states),
+        queue: Queue::default(),
+        next_id: Arc::new(AtomicU64::new(next_id)),
+        next_job: AtomicU64::new(1),
+        current_db: AtomicU64::new(number),
+        committed: Mutex::new(recovered_log.committed),
+        failure: tokio::sync::watch::channel(None).0,
+        metrics: Arc::default(),
+        frame_bytes: AtomicU64::new(frame_bytes),
+    });
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        disk,
+        log_slots: log.slots,
+        state_slots: state.slots,
+        vote,
+        state_upto,
+        unsynced: 0,
+        syncs: 1,
+        packed: Vec::new(),
+        packed_span: None,
+        waiting: Vec::new(),
+    };
+    let thread = std::thread::Builder::new().name("rusd-writer".into()).spawn(move || writer.run());
+    let thread = thread.map_err(|error| StorageError::Closed(format!("no thread for the writer: {error}")))?;
+    Ok((Engine { inner: Arc::new(Inner { shared, thread: Mutex::new(Some(thread)) }) }, recovered))
+}
+
+fn damaged(disk: &Disk, what: &str, detail: impl Into<String>) -> StorageError {
+    StorageError::Damaged { path: disk.file_path(), what: what.into(), detail: detail.into() }
+}
+
+fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring, StorageError> {
+    let mut ring = Ring { runs: BTreeMap::new(), slots: Slots::default() };
+    disk.scan(name, |slot, frame| {
+        let purged = |header: &Header| name == RingName::Log && floor.is_some_and(|floor| header.span.last.index <= floor.index);
+        match frame {
+            Some((header, body)) if !purged(&header) => {
+                ring.slots.found(slot, false);
+                let part = (header.part, slot, body.len() as u64);
+                let run = ring.runs.entry(header.id).or_insert_with(|| Run { header: header.clone(), parts: Vec::new() });
+                if run.header.parts != header.parts || run.header.span != header.span {
+                    return Err(disk.damaged(name, slot, format!("its run {} contradicts itself", header.id)));
+                }
+                run.parts.push(part);
+            }
+            _ => ring.slots.found(slot, true),
+        }
+        Ok(())
+    })?;
+    wipe_incomplete(disk, name, &mut ring)?;
+    Ok(ring)
+}
+
+fn wipe_incomplete(disk: &Disk, name: RingName, ring: &mut Ring) -> Result<(), StorageError> {
+    let mut incomplete = Vec::new();
+    for (id, run) in &mut ring.runs {
+        run.parts.sort_unstable();
+        if let Some((at, part)) = run.parts.iter().enumerate().find(|(at, part)| part.0 as usize != *at) {
+            return Err(disk.damaged(name, part.1, format!("run {id} lacks part {at} of {}", run.header.parts)));
+        }
+        if run.parts.len() < run.header.parts as usize {
+            incomplete.push(*id);
+        }
+    }
+    incomplete.into_iter().try_for_each(|id| wipe(disk, name, ring, id))
+}
+
+fn wipe(disk: &Disk, name: RingName, ring: &mut Ring, id: u64) -> Result<(), StorageError> {
+    let Some(run) = ring.runs.remove(&id) else { return Ok(()) };
+    for slot in run.slots().into_iter().rev() {
+        disk.mark(name, slot)?;
+        ring.slots.release(slot);
+    }
+    Ok(())
+}
+
+fn void_replaced(disk: &Disk, state: &mut Ring) -> Result<(), StorageError> {
+    let void: HashSet<u64> = state.runs.values().flat_map(|run| run.header.replaced.iter().copied()).collect();
+    void.into_iter().try_for_each(|id| wipe(disk, RingName::State, state, id))
+}
+
+struct RecoveredLog {
+    frames: std::collections::VecDeque<LogFrame>,
+    last: Option<LogPosition>,
+    committed: Option<LogPosition>,
+}
+
+fn recover_log(disk: &Disk, log: &mut Ring, floor: Option<LogPosition>) -> Result<RecoveredLog, StorageError> {
+    let mut runs: Vec<(&u64, &Run)> = log.runs.iter().collect();
+    runs.sort_by_key(|(_, run)| run.header.span.first.index);
+    let mut frames = std::collections::VecDeque::new();
+    let mut last = floor;
+    let mut committed = None;
+    for (id, run) in runs {
+        let span = run.header.span;
+        let expected = last.map_or(0, |last| last.index + 1);
+        let follows = if frames.is_empty() { span.first.index <= expected } else { span.first.index == expected };
+        if !follows {
+            let detail = format!("it begins at entry {}, entry {expected} should follow", span.first.index);
+            return Err(disk.damaged(RingName::Log, run.parts[0].1, detail));
+        }
+        committed = committed.max(run.header.committed);
+        last = Some(span.last);
+        frames.push_back(LogFrame { id: *id, first: span.first, last: span.last, slots: run.slots(), bytes: run.bytes() });
+    }
+    let committed = committed.map(|at| if last.is_some_and(|last| at.index > last.index) { last.unwrap_or(at) } else { at });
+    Ok(RecoveredLog { frames, last, committed: committed.max(floor) })
+}
+
+fn show(disk: &Disk, state: &Ring, visit: Visit<'_>) -> Result<States, StorageError> {
+    let mut in_slot_order: Vec<(u32, u64)> = state.runs.iter().map(|(id, run)| (run.parts[0].1, *id)).collect();
+    in_slot_order.sort_unstable();
+    let mut states = States::new();
+    for (slot, id) in in_slot_order {
+        let run = &state.runs[&id];
+        let slots = run.slots();
+        let body = disk
+            .read_run(RingName::State, id, &slots)?
+            .ok_or_else(|| disk.damaged(RingName::State, slot, "it changed while being read".into()))?;
+        visit(FrameId(id), StateFrame { span: run.header.span, body })?;
+        states.insert(id, Stored::Slots { slots, bytes: run.bytes() });
+    }
+    Ok(states)
+}

@@ -1,0 +1,279 @@
+//! The engine against a naive model, across restarts, kills, damage and failing disks.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use rusd_storage::engine::{Engine, Faults, FrameId, LogEntry, Options, Recovered, Span, StateFrame};
+use rusd_storage::{LogPosition, StorageError};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+fn position(term: u64, index: u64) -> LogPosition {
+    LogPosition { term, index }
+}
+
+fn entry(term: u64, index: u64, len: usize) -> LogEntry {
+    let body: Vec<u8> = (0..len).map(|at| (at as u64 ^ index ^ (term << 3)) as u8).collect();
+    LogEntry { position: position(term, index), body: body.into() }
+}
+
+fn open(path: &Path, options: Options) -> Result<(Engine, Recovered, BTreeMap<u64, Bytes>), StorageError> {
+    let mut frames = BTreeMap::new();
+    let (engine, recovered) = Engine::open(path, options, &mut |id: FrameId, frame: StateFrame| {
+        frames.insert(id.0, frame.body);
+        Ok(())
+    })?;
+    Ok((engine, recovered, frames))
+}
+
+/// Runs an operation and waits for its completion.
+fn wait(start: impl FnOnce(rusd_storage::engine::Completion)) -> Result<(), StorageError> {
+    let (sender, receiver) = mpsc::channel();
+    start(Box::new(move |result| sender.send(result).expect("the test waits")));
+    receiver.recv().expect("a completion is always called")
+}
+
+fn state_frame(index: u64, len: usize) -> StateFrame {
+    let span = Span { first: position(1, index), last: position(1, index), first_revision: 0, last_revision: 0 };
+    StateFrame { span, body: vec![index as u8; len].into() }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<usize>),
+    Truncate(u64),
+    Purge(u64),
+    Vote(u8),
+    State(usize),
+    Replace(usize),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![8 => 0usize..2000, 1 => 60_000usize..200_000];
+    prop_oneof![
+        6 => prop::collection::vec(len.clone(), 1..6).prop_map(Step::Append),
+        1 => (0u64..8).prop_map(Step::Truncate),
+        1 => (0u64..20).prop_map(Step::Purge),
+        1 => any::<u8>().prop_map(Step::Vote),
+        2 => len.prop_map(Step::State),
+        1 => (1usize..4).prop_map(Step::Replace),
+        2 => Just(Step::Reopen),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    entries: BTreeMap<u64, LogEntry>,
+    next: u64,
+    term: u64,
+    floor: Option<LogPosition>,
+    vote: Option<Bytes>,
+    states: BTreeMap<u64, Bytes>,
+    made: u64,
+}
+
+fn check(engine: &Engine, model: &Model) {
+    let (bounds, floor) = engine.log_bounds();
+    assert_eq!(floor, model.floor);
+    assert_eq!(bounds.map(|bounds| bounds.1), model.entries.values().last().map(|entry| entry.position));
+    let read = engine.read_log(0, u64::MAX, usize::MAX).expect("readable");
+    assert!(read.iter().eq(model.entries.values()), "log differs");
+    for (id, body) in &model.states {
+        assert_eq!(engine.read_state(FrameId(*id)).expect("readable").as_ref(), Some(body));
+    }
+}
+
+fn run(steps: Vec<Step>, options: &Options) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut engine, ..) = open(directory.path(), options.clone()).expect("a new store");
+    let mut model = Model { term: 1, ..Model::default() };
+    for step in steps {
+        match step {
+            Step::Append(lens) => {
+                let entries: Vec<LogEntry> = lens.iter().zip(model.next..).map(|(len, index)| entry(model.term, index, *len)).collect();
+                model.next += entries.len() as u64;
+                model.entries.extend(entries.iter().map(|entry| (entry.position.index, entry.clone())));
+                wait(|done| engine.append(entries, done)).expect("appended");
+            }
+            Step::Truncate(back) => {
+                let first = model.floor.map_or(0, |floor| floor.index + 1);
+                let from = model.next.saturating_sub(back).max(first);
+                model.entries.split_off(&from);
+                model.next = from;
+                model.term += 1;
+                wait(|done| engine.truncate(from, done)).expect("truncated");
+            }
+            Step::Purge(keep) => {
+                let Some(last) = model.next.checked_sub(keep + 1).and_then(|index| model.entries.get(&index)).map(|entry| entry.position) else { continue };
+                model.entries = model.entries.split_off(&(last.index + 1));
+                model.floor = Some(last);
+                wait(|done| engine.purge(last, done)).expect("purged");
+            }
+            Step::Vote(vote) => {
+                model.vote = Some(vec![vote; 9].into());
+                wait(|done| engine.save_vote(vec![vote; 9].into(), done)).expect("saved");
+            }
+            Step::State(len) => {
+                model.made += 1;
+                let frame = state_frame(model.made, len);
+                let id = engine.put_state(frame.clone());
+                model.states.insert(id.0, frame.body);
+            }
+            Step::Replace(count) => {
+                let old: Vec<u64> = model.states.keys().copied().take(count).collect();
+                old.iter().for_each(|id| drop(model.states.remove(id)));
+                model.made += 1;
+                let frame = state_frame(model.made, 100);
+                let id = engine.replace_state(Some(frame.clone()), old.into_iter().map(FrameId).collect()).expect("a new frame");
+                model.states.insert(id.0, frame.body);
+            }
+            Step::Reopen => {
+                wait(|done| engine.sync(done)).expect("synced");
+                drop(engine);
+                let (again, recovered, states) = open(directory.path(), options.clone()).expect("reopened");
+                assert_eq!(states, model.states);
+                assert_eq!((recovered.vote, recovered.purged), (model.vote.clone(), model.floor));
+                assert_eq!(recovered.last, model.entries.values().last().map(|entry| entry.position).or(model.floor));
+                engine = again;
+            }
+        }
+        check(&engine, &model);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..40), small_tail in any::<bool>()) {
+        let tail_bytes_max = if small_tail { 500 } else { 32 << 20 };
+        run(steps, &Options { tail_bytes_max, purge_beyond_state: true, ..Options::default() });
+    }
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first = open(directory.path(), Options::default()).expect("a new store");
+    assert!(matches!(open(directory.path(), Options::default()), Err(StorageError::Locked(_))));
+    drop(first);
+    open(directory.path(), Options::default()).expect("free again");
+}
+
+#[derive(Debug, Default)]
+struct Broken(AtomicBool);
+
+impl Faults for Broken {
+    fn before_sync(&self) -> std::io::Result<()> {
+        if self.0.load(Ordering::SeqCst) { Err(std::io::Error::other("no space left on the test device")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_failed_sync_ends_service_and_acknowledges_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let broken = Arc::new(Broken::default());
+    let options = Options { faults: Some(broken.clone()), ..Options::default() };
+    let (engine, ..) = open(directory.path(), options).expect("a new store");
+    wait(|done| engine.append(vec![entry(1, 0, 100)], done)).expect("a healthy disk");
+    broken.0.store(true, Ordering::SeqCst);
+    wait(|done| engine.append(vec![entry(1, 1, 100)], done)).expect_err("a failed sync is no acknowledgement");
+    broken.0.store(false, Ordering::SeqCst);
+    wait(|done| engine.append(vec![entry(1, 2, 100)], done)).expect_err("nor does it come back");
+    assert!(engine.failure().borrow().is_some());
+    drop(engine);
+    let (engine, ..) = open(directory.path(), Options::default()).expect("the store opens on a healthy disk");
+    assert_eq!(engine.read_log(0, 1, usize::MAX).expect("readable"), [entry(1, 0, 100)]);
+}
+
+#[test]
+fn purge_never_passes_the_state() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
+    wait(|done| engine.append((0..10).map(|index| entry(1, index, 10)).collect(), done)).expect("appended");
+    engine.put_state(state_frame(5, 10));
+    wait(|done| engine.purge(position(1, 5), done)).expect("covered by the state");
+    wait(|done| engine.purge(position(1, 6), done)).expect_err("not covered");
+}
+
+#[test]
+fn a_switch_keeps_vote_and_later_entries() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
+    wait(|done| engine.save_vote(Bytes::from_static(b"vote"), done)).expect("saved");
+    let old = engine.put_state(state_frame(3, 10));
+    wait(|done| engine.append((0..20).map(|index| entry(1, index, 50)).collect(), done)).expect("appended");
+    let mut incoming = engine.begin_install().expect("a partial store");
+    let new = incoming.put_state(state_frame(12, 200_000)).expect("written");
+    incoming.finish().expect("durable");
+    wait(|done| engine.switch(incoming, position(1, 12), done)).expect("switched");
+    let expected: Vec<LogEntry> = (13..20).map(|index| entry(1, index, 50)).collect();
+    for round in ["before", "after"] {
+        assert_eq!(engine.read_log(0, 100, usize::MAX).expect("readable"), expected, "{round}");
+        assert_eq!(engine.read_state(old).expect("readable"), None);
+        assert_eq!(engine.read_state(new).expect("readable").map(|body| body.len()), Some(200_000));
+    }
+    drop(engine);
+    let (engine, recovered, states) = open(directory.path(), Options::default()).expect("reopened");
+    assert_eq!(engine.read_log(0, 100, usize::MAX).expect("readable"), expected);
+    assert_eq!((recovered.vote, recovered.purged), (Some(Bytes::from_static(b"vote")), Some(position(1, 12))));
+    assert_eq!(states.keys().copied().collect::<Vec<_>>(), [new.0]);
+}
+
+#[test]
+fn an_install_that_was_cut_short_leaves_the_old_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
+    wait(|done| engine.append(vec![entry(1, 0, 10)], done)).expect("appended");
+    let mut incoming = engine.begin_install().expect("a partial store");
+    incoming.put_state(state_frame(12, 100)).expect("written");
+    drop((incoming, engine));
+    let (engine, _, states) = open(directory.path(), Options::default()).expect("reopened");
+    assert_eq!((states.len(), engine.read_log(0, 9, 99).expect("readable").len()), (0, 1));
+}
+
+fn small_store(path: &Path) -> Vec<LogEntry> {
+    let (engine, ..) = open(path, Options::default()).expect("a new store");
+    let entries: Vec<LogEntry> = (0..40).map(|index| entry(1, index, 300)).collect();
+    for entry in &entries {
+        wait(|done| engine.append(vec![entry.clone()], done)).expect("appended");
+    }
+    engine.put_state(state_frame(20, 3000));
+    wait(|done| engine.sync(done)).expect("synced");
+    entries
+}
+
+#[test]
+fn flipped_bits_are_never_served() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let entries = small_store(directory.path());
+    let file = directory.path().join("db-1/db");
+    let intact = std::fs::read(&file).expect("readable");
+    let used = intact.iter().rposition(|byte| *byte != 0).expect("not empty");
+    for round in 0..120 {
+        let bit = (round * 7919 * 31) % (used * 8);
+        let mut flipped = intact.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&file, &flipped).expect("writable");
+        if let Ok((engine, ..)) = open(directory.path(), Options::default()) {
+            let read = engine.read_log(0, u64::MAX, usize::MAX).unwrap_or_default();
+            assert!(entries.starts_with(&read), "bit {bit}: something else was served");
+        }
+    }
+}
+
+#[test]
+fn damaged_control_files_are_refused() {
+    for (name, content) in [("CURRENT", "db-9 00000000\n"), ("CURRENT", ""), ("FORMAT", "77\n")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        small_store(directory.path());
+        std::fs::write(directory.path().join(name), content).expect("writable");
+        let error = open(directory.path(), Options::default()).err().expect("refused");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    small_store(directory.path());
+    std::fs::remove_file(directory.path().join("CURRENT")).expect("removable");
+    open(directory.path(), Options::default()).err().expect("a lost pointer is damage");
+}
