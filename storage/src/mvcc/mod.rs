@@ -1,11 +1,36 @@
-//! Multi-version key-value store: every live key and its current value in memory, history in frames. STUB with the agreed face.
+//! Multi-version key-value store: every key and (as far as the memory budget goes) its current value in memory, history in frames.
+//!
+//! Readers take a revision, the published one or an older, and look at the index in short lock holds, seeing nothing newer. The one writer
+//! puts its changes into the index at once; they are newer than the published revision, hence invisible, until `publish`.
+//! A reader that must come back to the index or go to the frames pins history first, so that compaction removes nothing it may see.
 
-use crate::command::{DeleteRange, Put, Range};
+mod builder;
+mod compact;
+mod entry;
+mod hash;
+mod index;
+mod read;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod txn;
+
+pub use builder::Builder;
+pub use compact::Pin;
+pub use read::RangeCursor;
+pub use txn::WriteTxn;
+
 use crate::error::{Rejection, StorageError};
 use crate::statelog::StateLog;
 use crate::types::{KeyValue, Record};
-use bytes::Bytes;
+use compact::{Pins, Work};
+use hash::CachedHash;
+use index::Index;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tokio::sync::watch;
 
 /// What a range answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,161 +56,66 @@ pub enum ReadError {
     Storage(#[from] StorageError),
 }
 
-/// The store. Readers anywhere, one writer (apply).
-pub struct Store {}
-
-/// Collects records in any order at start.
-pub struct Builder {}
-
-#[allow(unused_variables)]
-impl Builder {
-    /// Empty; `memory_bytes` is the budget of resident values.
-    pub fn new(memory_bytes: u64) -> Self {
-        todo!()
-    }
-    /// Takes one record; doubles are ignored.
-    pub fn add(&mut self, record: Record) {
-        todo!()
-    }
-    /// Prunes what `compact_revision` hides (telling `log` what died), restores the revision = max(last record, compact revision, 1).
-    /// `compact_revision` is -1 if never compacted.
-    pub fn finish(self, log: Arc<StateLog>, compact_revision: i64) -> Store {
-        todo!()
-    }
+/// The store. Readers anywhere, one writer (apply). No lock of the state log is waited for with the index locked.
+pub struct Store {
+    log: Arc<StateLog>,
+    index: RwLock<Index>,
+    revision: AtomicI64,
+    published: watch::Sender<i64>,
+    /// Locked while the compact revision changes and while a pin reads it.
+    pins: Arc<Mutex<Pins>>,
+    compacted: AtomicI64,
+    work: Mutex<Work>,
+    hashes: Mutex<VecDeque<CachedHash>>,
 }
 
-#[allow(unused_variables)]
 impl Store {
+    fn new(log: Arc<StateLog>, index: Index, revision: i64, compact_revision: i64) -> Self {
+        Self {
+            log,
+            index: RwLock::new(index),
+            revision: AtomicI64::new(revision),
+            published: watch::Sender::new(revision),
+            pins: Arc::default(),
+            compacted: AtomicI64::new(compact_revision),
+            work: Mutex::new(Work::new(compact_revision)),
+            hashes: Mutex::default(),
+        }
+    }
+
     /// The published revision: what readers see.
     pub fn revision(&self) -> i64 {
-        todo!()
+        self.revision.load(Ordering::Acquire)
     }
+
     /// The logical compact revision, -1 at first.
     pub fn compact_revision(&self) -> i64 {
-        todo!()
+        self.compacted.load(Ordering::Acquire)
     }
-    /// A read as etcd's (contract b.2), in short lock holds at a pinned revision.
-    pub fn range(&self, range: &Range) -> Result<RangeResult, ReadError> {
-        todo!()
-    }
-    /// Starts reading a range in chunks at one pinned revision (RangeStream, big LISTs).
-    pub fn cursor(&self, range: &Range) -> Result<RangeCursor<'_>, ReadError> {
-        todo!()
-    }
+
     /// Waits for (awaits) a published revision above `revision`: a watch channel of the published revision.
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<i64> {
-        todo!()
+    pub fn subscribe(&self) -> watch::Receiver<i64> {
+        self.published.subscribe()
     }
+
     /// Records of [from, to] in revision order for watch catch-up; see `StateLog::history`. Compacted if from < compact revision.
+    /// Nothing beyond the published revision.
     pub fn history(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), ReadError> {
-        todo!()
+        let pin = self.pin();
+        if from < pin.compact_revision() {
+            return Err(Rejection::Compacted.into());
+        }
+        Ok(self.log.history(from, to.min(pin.revision()), bytes_max)?)
     }
-    /// etcd's HashKV (contract b.11): (hash, compact revision, hash revision).
-    pub fn hash_kv(&self, revision: i64) -> Result<(u32, i64, i64), ReadError> {
-        todo!()
-    }
+
     /// Live keys.
     pub fn key_count(&self) -> usize {
-        todo!()
+        self.index.read().tree.live()
     }
 
-    // ---- apply thread only
-
-    /// Starts the changes of one entry; between `StateLog::begin` and `end`.
-    pub fn write(&self) -> WriteTxn<'_> {
-        todo!()
-    }
-    /// Logical compaction; the delta is the caller's. Checks as etcd's: <= compact revision is Compacted, > current FutureRevision.
-    pub fn compact(&self, revision: i64) -> Result<(), Rejection> {
-        todo!()
-    }
-    /// One paced step of physical compaction (index pruning, then frames); false when done. Called by a background thread.
-    pub fn compact_step(&self) -> Result<bool, StorageError> {
-        todo!()
-    }
-    /// Whether a record must survive (for the frame sweep).
-    pub fn alive(&self, record: &Record) -> bool {
-        todo!()
-    }
-    /// Pins history at the current revision and compact revision: nothing of it is physically removed while the pin lives.
-    pub fn pin(&self) -> Pin {
-        todo!()
-    }
-}
-
-/// Holds physical compaction back.
-pub struct Pin {}
-
-impl Pin {
-    /// Published revision at the time of pinning.
-    pub fn revision(&self) -> i64 {
-        todo!()
-    }
-    /// Compact revision at the time of pinning.
-    pub fn compact_revision(&self) -> i64 {
-        todo!()
-    }
-}
-
-/// A range read chunk by chunk at one revision.
-pub struct RangeCursor<'a> {
-    _store: &'a Store,
-}
-
-#[allow(unused_variables)]
-impl RangeCursor<'_> {
-    /// Store revision at the start, for the header.
-    pub fn revision(&self) -> i64 {
-        todo!()
-    }
-    /// All keys in the range.
-    pub fn count(&self) -> i64 {
-        todo!()
-    }
-    /// Up to `keys_max` more keys in key order; empty at the end.
-    pub fn next(&mut self, keys_max: usize) -> Result<Vec<KeyValue>, ReadError> {
-        todo!()
-    }
-}
-
-/// The changes of one entry. Readers see them all at once, at `publish`.
-pub struct WriteTxn<'a> {
-    _store: &'a Store,
-}
-
-#[allow(unused_variables)]
-impl WriteTxn<'_> {
-    /// Revision the changes will have (published + 1).
-    pub fn revision(&self) -> i64 {
-        todo!()
-    }
-    /// Whether anything was changed so far.
-    pub fn changed(&self) -> bool {
-        todo!()
-    }
-    /// The current value, own changes included.
-    pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        todo!()
-    }
-    /// A range inside the entry (b.1): sees own changes.
-    pub fn range(&self, range: &Range) -> Result<RangeResult, ReadError> {
-        todo!()
-    }
-    /// Whether all keys of a (range) compare satisfy `test`; an empty range or a missing key is tested once with `None`.
-    pub fn all(&self, key: &[u8], range_end: &[u8], test: &mut dyn FnMut(Option<&KeyValue>) -> bool) -> Result<bool, StorageError> {
-        todo!()
-    }
-    /// Puts; the lease was checked by the caller, who also keeps the lessor's attachments: returns the previous kv (always, its `lease` matters).
-    pub fn put(&mut self, put: &Put) -> Result<Result<Option<KeyValue>, Rejection>, StorageError> {
-        todo!()
-    }
-    /// Deletes; returns what was deleted (values only loaded if `prev_kv`).
-    pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<Vec<KeyValue>, StorageError> {
-        todo!()
-    }
-    /// Publishes; returns the header revision (new if changed, else the old one).
-    pub fn publish(self) -> i64 {
-        todo!()
+    /// Bytes of values in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.index.read().resident
     }
 }
 
@@ -197,6 +127,3 @@ pub fn in_range(key: &[u8], start: &[u8], end: &[u8]) -> bool {
         _ => key >= start && key < end,
     }
 }
-
-#[allow(dead_code)]
-type _Unused = Bytes;

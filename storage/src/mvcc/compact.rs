@@ -1,0 +1,207 @@
+//! Compaction (contract b.5): logical at once, physical in paced steps. A round hashes what was (b.11), prunes the index, makes sure that
+//! what killed the dead is on its way to disk, and sweeps the frames.
+
+use super::entry::Older;
+use super::hash::CachedHash;
+use super::{ReadError, Store};
+use crate::error::{Rejection, StorageError};
+use crate::types::Record;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Keys pruned per step.
+const PRUNE_KEYS: usize = 1000;
+
+/// Compact revisions pinned, with how many pins each has.
+pub(super) type Pins = BTreeMap<i64, usize>;
+
+/// A logical compaction still to be done on disk.
+struct Pending {
+    revision: i64,
+    /// The one before it, if that was done when this was asked for: its hash is worth keeping.
+    hash_after: Option<i64>,
+}
+
+enum Phase {
+    Idle,
+    Hash,
+    Prune(Vec<u8>),
+    Settle,
+    Sweep,
+}
+
+/// Physical compaction. Locked by its one thread; `compact` only touches `queue` and `done`.
+pub(super) struct Work {
+    queue: VecDeque<Pending>,
+    /// The compact revision the disk is at.
+    done: i64,
+    round: Arc<Mutex<Round>>,
+}
+
+struct Round {
+    phase: Phase,
+    target: i64,
+    hash_after: Option<i64>,
+}
+
+impl Work {
+    /// Everything up to `compact_revision` is done as far as the index goes; dead frames are swept by the first round.
+    pub(super) fn new(compact_revision: i64) -> Self {
+        let phase = if compact_revision < 0 { Phase::Idle } else { Phase::Settle };
+        let round = Round { phase, target: compact_revision, hash_after: None };
+        Self { queue: VecDeque::new(), done: compact_revision, round: Arc::new(Mutex::new(round)) }
+    }
+}
+
+impl Store {
+    /// Logical compaction; the delta is the caller's. Checks as etcd's: <= compact revision is Compacted, > current FutureRevision.
+    pub fn compact(&self, revision: i64) -> Result<(), Rejection> {
+        let before = self.compact_revision();
+        if revision <= before {
+            return Err(Rejection::Compacted);
+        }
+        if revision > self.revision() {
+            return Err(Rejection::FutureRevision);
+        }
+        let mut work = self.work.lock();
+        let hash_after = (work.queue.is_empty() && work.done == before).then_some(before);
+        let _pins = self.pins.lock();
+        self.compacted.store(revision, Ordering::Release);
+        work.queue.push_back(Pending { revision, hash_after });
+        Ok(())
+    }
+
+    /// One paced step of physical compaction (index pruning, then frames); false when done. Called by a background thread.
+    pub fn compact_step(&self) -> Result<bool, StorageError> {
+        let round = self.work.lock().round.clone();
+        let mut round = round.lock();
+        round.phase = match std::mem::replace(&mut round.phase, Phase::Idle) {
+            Phase::Idle => match self.next_target() {
+                None => return Ok(false),
+                Some(pending) => {
+                    (round.target, round.hash_after) = (pending.revision, pending.hash_after);
+                    Phase::Hash
+                }
+            },
+            Phase::Hash => {
+                self.keep_hash(&round)?;
+                Phase::Prune(Vec::new())
+            }
+            Phase::Prune(from) => self.prune(&from, round.target).map_or(Phase::Settle, Phase::Prune),
+            Phase::Settle if !self.log.settle() => Phase::Settle,
+            Phase::Settle => Phase::Sweep,
+            Phase::Sweep => self.sweep(round.target)?,
+        };
+        Ok(!matches!(round.phase, Phase::Idle) || !self.work.lock().queue.is_empty())
+    }
+
+    fn sweep(&self, target: i64) -> Result<Phase, StorageError> {
+        if self.log.compact_step(&|record| self.alive(record))? {
+            return Ok(Phase::Sweep);
+        }
+        self.work.lock().done = target;
+        Ok(Phase::Idle)
+    }
+
+    /// The newest logical compaction that no pin forbids.
+    fn next_target(&self) -> Option<Pending> {
+        let mut work = self.work.lock();
+        let pins = self.pins.lock();
+        let limit = pins.first_key_value().map_or(i64::MAX, |(compact_revision, _)| *compact_revision);
+        let mut target = None;
+        while work.queue.front().is_some_and(|pending| pending.revision <= limit) {
+            target = work.queue.pop_front();
+        }
+        target
+    }
+
+    fn keep_hash(&self, round: &Round) -> Result<(), StorageError> {
+        let Some(before) = round.hash_after else { return Ok(()) };
+        match self.hash_of(round.target, before) {
+            Ok(hash) => self.cache_hash(CachedHash { revision: round.target, compact_revision: before, hash }),
+            Err(ReadError::Storage(error)) => return Err(error),
+            Err(ReadError::Rejected(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Prunes some keys from `from` on; where to go on.
+    fn prune(&self, from: &[u8], target: i64) -> Option<Vec<u8>> {
+        let mut keys: Vec<Bytes> = Vec::new();
+        let mut last = None;
+        {
+            let index = self.index.read();
+            for (passed, entry) in index.tree.iter_from(from).enumerate() {
+                if passed == PRUNE_KEYS {
+                    last = Some(entry.key.to_vec());
+                    break;
+                }
+                if entry.older.is_some() || entry.tombstone {
+                    keys.push(entry.key.clone());
+                }
+            }
+        }
+        let mut dead: Vec<(usize, Older)> = Vec::new();
+        if !keys.is_empty() {
+            let mut index = self.index.write();
+            for (at, key) in keys.iter().enumerate() {
+                let stays = index.tree.update(key, |entry| entry.prune(target, |older| dead.push((at, older))));
+                if stays == Some(false) {
+                    index.tree.remove(key);
+                }
+            }
+        }
+        for (at, older) in dead {
+            self.log.died(&keys[at], older.revision, older.tombstone);
+        }
+        last
+    }
+
+    /// Whether a record must survive (for the frame sweep).
+    pub fn alive(&self, record: &Record) -> bool {
+        self.index.read().tree.get(&record.kv.key).is_some_and(|entry| entry.knows(record.revision))
+    }
+
+    /// Pins history at the current revision and compact revision: nothing of it is physically removed while the pin lives.
+    pub fn pin(&self) -> Pin {
+        let mut pins = self.pins.lock();
+        let compact_revision = self.compact_revision();
+        *pins.entry(compact_revision).or_default() += 1;
+        drop(pins);
+        Pin { pins: self.pins.clone(), revision: self.revision(), compact_revision }
+    }
+}
+
+/// Holds physical compaction back.
+pub struct Pin {
+    pins: Arc<Mutex<Pins>>,
+    revision: i64,
+    compact_revision: i64,
+}
+
+impl Pin {
+    /// Published revision at the time of pinning.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Compact revision at the time of pinning.
+    pub fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock();
+        if let Some(count) = pins.get_mut(&self.compact_revision) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.compact_revision);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the state log on a fake keeper of frames.
