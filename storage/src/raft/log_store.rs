@@ -194,7 +194,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         };
         // Openraft's unbounded reads may start below the floor; the engine's may not.
         let (Some((oldest, newest)), _) = self.engine.log_bounds() else { return Ok(Vec::new()) };
-        Ok(self.read(first.max(oldest.index), end.min(newest.index + 1), false)?)
+        Ok(self.read(first.max(oldest), end.min(newest.index + 1), false)?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
