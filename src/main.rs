@@ -1,2 +1,5 @@
 //! The rusd binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    rusd::cli::main()
+}

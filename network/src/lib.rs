@@ -1,1 +1,38 @@
-//! x
+//! Members talk to members: openraft's network over gRPC, the peer service, and the small questions around it.
+//!
+//! A connection holds a member *id*; where that member lives is looked up in the shared [`PeerTable`] at every (re)connect. Whoever calls
+//! says who it is in one metadata entry ([`Caller`]) and is judged ([`Directory`]) before openraft sees anything of it.
+
+pub mod caller;
+pub mod channel;
+pub mod codec;
+pub mod connection;
+pub mod contact;
+pub mod directory;
+pub mod factory;
+pub mod forward;
+pub mod metrics;
+pub mod pb;
+pub mod service;
+mod snapshot;
+
+pub use caller::Caller;
+pub use channel::{Links, PeerTable, Purpose, Times};
+pub use contact::LeaderContact;
+pub use directory::{Directory, Removed, Verdict};
+pub use factory::Factory;
+pub use forward::{Forwarder, Refusals};
+pub use metrics::PeerMetrics;
+pub use service::{Local, Service};
+
+/// Descriptors of `rusd.peer`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/peer_descriptor.bin"));
+
+/// Version of the peer protocol; members of another one refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a member takes in one message, whatever its own `--max-request-bytes`: a smaller flag on one member must not stop its replication.
+pub const RECEIVE_LIMIT_BYTES: usize = 64 << 20;
+
+/// openraft with our types.
+pub type Raft = openraft::Raft<rusd_storage::raft::types::TypeConfig, rusd_storage::raft::StateMachine>;

@@ -1,8 +1,31 @@
-//! Flags, `ETCD_*` environment, URLs and identity. STUB with the agreed face.
+//! Flags, `ETCD_*` environment, file and URLs, down to one validated [`Config`].
+//!
+//! ```text
+//! arguments, environment, file -> parse (table: flags) -> Flags (checked values) -> Config::new (etcd's rules between flags)
+//! ```
+//!
+//! Nothing below this room knows a flag's text.
+
+pub mod file;
+pub mod flags;
+pub mod parse;
+pub mod urls;
+pub mod value;
+
+pub use parse::{Flags, Notice, ParseError};
 
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
+use urls::Address;
+
+const DEFAULT_NAME: &str = "default";
+const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// etcd's maxElectionMs.
+const ELECTION_MAX_MS: u64 = 50_000;
+/// etcd's quota when the flag says 0.
+const QUOTA_DEFAULT_BYTES: u64 = 2 << 30;
 
 /// Everything the flags say, validated. Defaults are etcd's.
 #[derive(Clone, Debug)]
@@ -19,8 +42,12 @@ pub struct Config {
     pub advertise_peer_urls: Vec<String>,
     /// `--advertise-client-urls`.
     pub advertise_client_urls: Vec<String>,
+    /// `--listen-client-http-urls`; not empty = HTTP is served there and the client URLs are gRPC only.
+    pub listen_client_http_urls: Vec<Url>,
     /// `--listen-metrics-urls`.
     pub listen_metrics_urls: Vec<Url>,
+    /// `--socket-reuse-port`.
+    pub socket_reuse_port: bool,
     /// `--initial-cluster`: name -> sorted peer URLs.
     pub initial_cluster: Vec<(String, Vec<String>)>,
     /// `--initial-cluster-token`.
@@ -59,13 +86,323 @@ pub struct Config {
     pub auto_compaction_by_revision: bool,
     /// `--auto-compaction-retention`; a duration or a count of revisions, raw.
     pub auto_compaction_retention: String,
+    /// `--wal-dir`: nothing of ours lies there, but an etcd's log may.
+    pub wal_dir: Option<PathBuf>,
     /// `--rusd-memory-budget`: resident values, bytes (ours).
     pub memory_budget_bytes: u64,
 }
 
 impl Config {
+    /// What the flags mean together. Texts of the refusals are etcd's where etcd has one.
+    pub fn new(flags: &Flags) -> Result<Self, ConfigError> {
+        if let Some(sentence) = flags.refusal() {
+            return Err(ConfigError::NotBuilt(sentence));
+        }
+        let addresses = Addresses::new(flags)?;
+        check_times(flags)?;
+        check_rest(flags)?;
+        let name = flags.text("name").to_owned();
+        let data_dir = if flags.text("data-dir").is_empty() { format!("{name}.etcd") } else { flags.text("data-dir").to_owned() };
+        let size = |name: &str| usize::try_from(flags.uint(name)).unwrap_or(usize::MAX);
+        let count = |name: &str| usize::try_from(flags.int(name)).unwrap_or(0);
+        Ok(Self {
+            data_dir: data_dir.into(),
+            listen_peer_urls: only_urls(&addresses.listen_peer),
+            listen_client_urls: only_urls(&addresses.listen_client),
+            advertise_peer_urls: urls::texts(&addresses.advertise_peer),
+            advertise_client_urls: urls::texts(&addresses.advertise_client),
+            listen_client_http_urls: only_urls(&addresses.listen_http),
+            listen_metrics_urls: only_urls(&addresses.listen_metrics),
+            socket_reuse_port: flags.boolean("socket-reuse-port"),
+            initial_cluster: initial_cluster(flags, &name, &addresses.advertise_peer)?,
+            initial_cluster_token: flags.text("initial-cluster-token").into(),
+            join_existing: flags.text("initial-cluster-state") == "existing",
+            heartbeat_interval: Duration::from_millis(flags.uint("heartbeat-interval")),
+            election_timeout: Duration::from_millis(flags.uint("election-timeout")),
+            pre_vote: flags.boolean("pre-vote"),
+            snapshot_count: flags.uint("snapshot-count"),
+            snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
+            max_request_bytes: size("max-request-bytes"),
+            max_txn_ops: size("max-txn-ops"),
+            max_concurrent_streams: u32::try_from(flags.uint("max-concurrent-streams")).unwrap_or(u32::MAX),
+            max_learners: count("max-learners"),
+            strict_reconfig_check: flags.boolean("strict-reconfig-check"),
+            quota_bytes: quota(flags.int("quota-backend-bytes")),
+            watch_progress_notify_interval: flags.duration("watch-progress-notify-interval"),
+            compaction_batch_limit: count("compaction-batch-limit"),
+            compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
+            auto_compaction_by_revision: flags.text("auto-compaction-mode") == "revision",
+            auto_compaction_retention: flags.text("auto-compaction-retention").into(),
+            wal_dir: Some(flags.text("wal-dir")).filter(|text| !text.is_empty()).map(PathBuf::from),
+            memory_budget_bytes: flags.uint("rusd-memory-budget"),
+            name,
+        })
+    }
+
     /// etcd's ReqTimeout: 5 s + 2 election timeouts.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+}
+
+/// Why these flags can't go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ConfigError {
+    #[error("{0}")]
+    NotBuilt(String),
+    #[error("{0}")]
+    Bind(String),
+    #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
+    AdvertiseClientUnset,
+    #[error("--{0} needs at least one URL")]
+    NoUrl(&'static str),
+    #[error("--{flag}={url}: {what} is not built yet in this version of rusd")]
+    UrlNotBuilt { flag: &'static str, url: String, what: &'static str },
+    #[error("--initial-advertise-peer-urls {0:?} must be \"host:port\" (unexpected empty host ({1}))")]
+    EmptyPeerHost(String, String),
+    #[error("--initial-cluster: {0}")]
+    Cluster(#[from] urls::UrlError),
+    #[error("--{0} must be >0 (set to 0ms)")]
+    ZeroTime(&'static str),
+    #[error("--election-timeout[{0}ms] should be at least as 5 times as --heartbeat-interval[{1}ms]")]
+    ElectionTooShort(u64, u64),
+    #[error("--election-timeout[{0}ms] is too long, and should be set less than 50000ms")]
+    ElectionTooLong(u64),
+    #[error("--compact-hash-check-time must be >0 (set to {0})")]
+    CompactHashCheckTime(String),
+    #[error("undefined auto-compaction-mode")]
+    NoCompactionMode,
+    #[error("unknown auto-compaction-mode {0:?}")]
+    CompactionMode(String),
+    #[error("error parsing CompactionRetention: time: invalid duration {0:?}")]
+    CompactionRetention(String),
+    #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
+    PersistWithoutCheckpoint,
+    #[error("unexpected TLS version {0:?}")]
+    TlsVersion(String),
+    #[error("--discovery-fallback can't be configured as \"proxy\": the v2 proxy is deprecated")]
+    Fallback,
+    #[error("--{0} must be > 0")]
+    Zero(&'static str),
+}
+
+/// All URL flags, checked.
+struct Addresses {
+    listen_peer: Vec<Address>,
+    listen_client: Vec<Address>,
+    listen_http: Vec<Address>,
+    listen_metrics: Vec<Address>,
+    advertise_peer: Vec<Address>,
+    advertise_client: Vec<Address>,
+}
+
+impl Addresses {
+    fn new(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut all = Self {
+            listen_peer: listen(flags, "listen-peer-urls")?,
+            listen_client: listen(flags, "listen-client-urls")?,
+            listen_http: listen(flags, "listen-client-http-urls")?,
+            listen_metrics: listen(flags, "listen-metrics-urls")?,
+            advertise_peer: flags.urls("initial-advertise-peer-urls"),
+            advertise_client: flags.urls("advertise-client-urls"),
+        };
+        if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
+            return Err(ConfigError::AdvertiseClientUnset);
+        }
+        all.check_advertised()?;
+        all.replace_default_hosts();
+        Ok(all)
+    }
+
+    fn check_advertised(&self) -> Result<(), ConfigError> {
+        let lists = [
+            ("listen-peer-urls", &self.listen_peer),
+            ("listen-client-urls", &self.listen_client),
+            ("initial-advertise-peer-urls", &self.advertise_peer),
+            ("advertise-client-urls", &self.advertise_client),
+        ];
+        if let Some((flag, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
+            return Err(ConfigError::NoUrl(flag));
+        }
+        for address in &self.advertise_peer {
+            if let Some(what) = unbuilt_for_peers(&address.url) {
+                return Err(ConfigError::UrlNotBuilt { flag: "initial-advertise-peer-urls", url: address.text.clone(), what });
+            }
+            if address.url.host_str().is_none_or(str::is_empty) {
+                return Err(ConfigError::EmptyPeerHost(urls::texts(&self.advertise_peer).join(","), address.text.clone()));
+            }
+        }
+        if let Some(address) = self.listen_peer.iter().find(|address| urls::is_unix(&address.url)) {
+            let what = "peer traffic over a socket file";
+            return Err(ConfigError::UrlNotBuilt { flag: "listen-peer-urls", url: address.text.clone(), what });
+        }
+        Ok(())
+    }
+
+    /// Who listens on 0.0.0.0 and advertises nothing of its own can't mean localhost: it gets this machine's address, as with etcd.
+    fn replace_default_hosts(&mut self) {
+        let Some(host) = default_host() else { return };
+        replace_default_host(&self.listen_peer, &mut self.advertise_peer, DEFAULT_PEER_URL, &host);
+        replace_default_host(&self.listen_client, &mut self.advertise_client, DEFAULT_CLIENT_URL, &host);
+    }
+}
+
+fn replace_default_host(listen: &[Address], advertise: &mut [Address], default: &str, host: &str) {
+    let (Some(listen), [advertise]) = (listen.first(), advertise) else { return };
+    if advertise.text == default && listen.url.host_str() == Some("0.0.0.0") {
+        let port = listen.url.port_or_known_default().unwrap_or(0);
+        if let Ok(address) = urls::parse(&format!("http://{host}:{port}")) {
+            tracing::info!(host, "detected default host for advertise");
+            *advertise = address;
+        }
+    }
+}
+
+/// The address this machine would use towards the default route; nothing is sent.
+fn default_host() -> Option<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified() && !ip.is_loopback()).then(|| ip.to_string())
+}
+
+fn listen(flags: &Flags, flag: &'static str) -> Result<Vec<Address>, ConfigError> {
+    let list = flags.urls(flag);
+    urls::check_bind(&list).map_err(ConfigError::Bind)?;
+    match list.iter().find(|address| matches!(address.url.scheme(), "https" | "unixs")) {
+        Some(address) => Err(ConfigError::UrlNotBuilt { flag, url: address.text.clone(), what: "TLS" }),
+        None => Ok(list),
+    }
+}
+
+fn unbuilt_for_peers(url: &Url) -> Option<&'static str> {
+    match url.scheme() {
+        "http" => None,
+        "https" => Some("TLS"),
+        _ => Some("peer traffic over a socket file"),
+    }
+}
+
+fn only_urls(addresses: &[Address]) -> Vec<Url> {
+    addresses.iter().map(|address| address.url.clone()).collect()
+}
+
+/// `--name X` alone means a cluster of X at its advertised URLs.
+fn initial_cluster(flags: &Flags, name: &str, advertised: &[Address]) -> Result<urls::Cluster, ConfigError> {
+    let text = flags.text("initial-cluster");
+    let default = flags::find("initial-cluster").map_or("", |flag| flag.default);
+    if name != DEFAULT_NAME && text == default {
+        let name = if name.is_empty() { DEFAULT_NAME } else { name };
+        return Ok(vec![(name.to_owned(), urls::texts(advertised))]);
+    }
+    Ok(urls::parse_cluster(text)?)
+}
+
+fn check_times(flags: &Flags) -> Result<(), ConfigError> {
+    let (heartbeat, election) = (flags.uint("heartbeat-interval"), flags.uint("election-timeout"));
+    match (heartbeat, election) {
+        (0, _) => Err(ConfigError::ZeroTime("heartbeat-interval")),
+        (_, 0) => Err(ConfigError::ZeroTime("election-timeout")),
+        _ if heartbeat.saturating_mul(5) > election => Err(ConfigError::ElectionTooShort(election, heartbeat)),
+        _ if election > ELECTION_MAX_MS => Err(ConfigError::ElectionTooLong(election)),
+        _ => Ok(()),
+    }
+}
+
+fn check_rest(flags: &Flags) -> Result<(), ConfigError> {
+    let mode = flags.text("auto-compaction-mode");
+    match mode {
+        "periodic" | "revision" => {}
+        "" => return Err(ConfigError::NoCompactionMode),
+        other => return Err(ConfigError::CompactionMode(other.into())),
+    }
+    let retention = flags.text("auto-compaction-retention");
+    if retention.parse::<u64>().is_err() && value::duration(retention).is_none() {
+        return Err(ConfigError::CompactionRetention(retention.into()));
+    }
+    if flags.gate("LeaseCheckpointPersist") && !flags.gate("LeaseCheckpoint") {
+        return Err(ConfigError::PersistWithoutCheckpoint);
+    }
+    if flags.duration("compact-hash-check-time").is_zero() {
+        return Err(ConfigError::CompactHashCheckTime(flags.text("compact-hash-check-time").into()));
+    }
+    for flag in ["tls-min-version", "tls-max-version"] {
+        if !matches!(flags.text(flag), "" | "TLS1.2" | "TLS1.3") {
+            return Err(ConfigError::TlsVersion(flags.text(flag).into()));
+        }
+    }
+    if flags.text("discovery-fallback") == "proxy" {
+        return Err(ConfigError::Fallback);
+    }
+    match ["max-request-bytes", "max-concurrent-streams", "snapshot-count"].into_iter().find(|name| flags.uint(name) == 0) {
+        Some(zero) => Err(ConfigError::Zero(zero)),
+        None => Ok(()),
+    }
+}
+
+/// 0 means etcd's 2 GiB, less means no quota.
+fn quota(flag: i64) -> Option<u64> {
+    match u64::try_from(flag) {
+        Ok(0) => Some(QUOTA_DEFAULT_BYTES),
+        Ok(bytes) => Some(bytes),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        Config::new(&Flags::read(&arguments, &[]).expect("they parse"))
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        config(arguments).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn without_flags_all_is_as_with_etcd() {
+        let config = config(&[]).expect("the defaults");
+        assert_eq!((config.name.as_str(), config.data_dir.as_os_str()), ("default", "default.etcd".as_ref()));
+        assert_eq!(config.initial_cluster, [("default".to_owned(), vec![DEFAULT_PEER_URL.to_owned()])]);
+        assert_eq!(config.advertise_client_urls, [DEFAULT_CLIENT_URL]);
+        assert_eq!((config.max_request_bytes, config.max_txn_ops, config.max_concurrent_streams), (1_572_864, 128, u32::MAX));
+        assert_eq!((config.snapshot_count, config.snapshot_catchup_entries, config.quota_bytes), (10_000, 5_000, Some(2 << 30)));
+        assert_eq!(config.request_timeout(), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_name_alone_makes_a_cluster_of_one() {
+        let config = config(&["--name", "x", "--initial-advertise-peer-urls=http://127.0.0.1:1"]).expect("a config");
+        assert_eq!(config.initial_cluster, [("x".to_owned(), vec!["http://127.0.0.1:1".to_owned()])]);
+        assert_eq!(config.data_dir.as_os_str(), "x.etcd");
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused_in_etcds_words() {
+        assert_eq!(
+            refusal(&["--listen-client-urls=http://127.0.0.1:1"]),
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+        );
+        assert_eq!(refusal(&["--listen-peer-urls=http://foo:1"]), "expected IP in URL for binding (http://foo:1)");
+        assert_eq!(
+            refusal(&["--heartbeat-interval=300"]),
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]"
+        );
+        assert_eq!(refusal(&["--election-timeout=50001"]), "--election-timeout[50001ms] is too long, and should be set less than 50000ms");
+        assert_eq!(refusal(&["--auto-compaction-mode=x"]), "unknown auto-compaction-mode \"x\"");
+        assert!(refusal(&["--listen-peer-urls=https://127.0.0.1:1"]).contains("TLS is not built yet"));
+        assert!(refusal(&["--initial-cluster=a"]).contains("URL scheme must be http"));
+    }
+
+    #[test]
+    fn whoever_listens_everywhere_advertises_an_address() {
+        let mut advertise = urls::parse_list(DEFAULT_PEER_URL).expect("a list");
+        let listen = urls::parse_list("http://0.0.0.0:1234").expect("a list");
+        replace_default_host(&listen, &mut advertise, DEFAULT_PEER_URL, "10.1.2.3");
+        assert_eq!(urls::texts(&advertise), ["http://10.1.2.3:1234"]);
     }
 }

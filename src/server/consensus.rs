@@ -1,9 +1,69 @@
-//! The one openraft door of the root crate. STUB with the agreed face.
+//! The one openraft door of the root crate: its configuration, its start, and what it lets us know.
 
 use super::Error;
+use super::identity::Identity;
+use super::waiters::Waiters;
+use crate::config::Config;
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{ServerState, SnapshotPolicy};
+use rusd_network::{Factory, LeaderContact, Links, Raft};
+use rusd_storage::engine::Engine;
+use rusd_storage::raft::types::{Node, TypeConfig};
+use rusd_storage::raft::{LogStore, StateMachine, VoteCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often the log is looked at for a snapshot.
+const SNAPSHOT_TICK: Duration = Duration::from_millis(200);
+/// A snapshot is due after so much log, whatever `--snapshot-count` says.
+const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+/// While snapshots are being sent none is made (it purges the log the receiver needs next), up to so many times `--snapshot-count`.
+const SNAPSHOT_DELAY_FACTOR: u64 = 10;
 
 /// openraft, and what we know about leadership.
-pub struct Consensus {}
+pub struct Consensus {
+    raft: Raft,
+    member_id: u64,
+    waiters: Arc<Waiters>,
+    vote: Arc<VoteCell>,
+    contact: Arc<LeaderContact>,
+    links: Arc<Links>,
+    data: WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
+    view: watch::Sender<View>,
+    leader: watch::Sender<u64>,
+    leader_changes: AtomicU64,
+    failed: watch::Sender<Option<String>>,
+    times: Times,
+    stop: CancellationToken,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    /// How long a leader may go on without a quorum, and a follower without its leader.
+    lease: Duration,
+    heartbeat: Duration,
+    election: Duration,
+}
+
+/// What openraft believes; changes rarely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct View {
+    term: u64,
+    /// 0 = none.
+    leader: u64,
+    learner: bool,
+    single_voter: bool,
+    /// When this leader became known.
+    since: Instant,
+}
 
 /// A moment's view of Raft, for headers, Status and metrics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,18 +80,315 @@ pub struct RaftStatus {
     pub is_learner: bool,
 }
 
-#[allow(unused_variables)]
-impl Consensus {
-    /// Current view; cheap (atomics), called for every response header.
-    pub fn status(&self) -> RaftStatus {
-        todo!()
+/// What [`Consensus::start`] needs of the opened store.
+pub struct Stores {
+    /// The opened log.
+    pub log_store: LogStore,
+    /// The opened state.
+    pub state_machine: StateMachine,
+    /// For the size of the log.
+    pub engine: Engine,
+}
+
+/// Why consensus can't start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// openraft refuses the times.
+    #[error("impossible heartbeat interval or election timeout: {0}")]
+    Config(String),
+    /// The stored log and state can't be continued.
+    #[error("can't continue the Raft log: {0}")]
+    Storage(String),
+    /// This member is not among the founders.
+    #[error("can't found the cluster: {0}")]
+    Founders(String),
+    /// openraft has ended.
+    #[error("consensus has stopped")]
+    Stopped,
+}
+
+/// openraft.md section 11: with etcd's election timeout E, a follower campaigns in [E, 1.5 E).
+pub fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
+    let heartbeat = config.heartbeat_interval.as_millis() as u64;
+    let election = config.election_timeout.as_millis() as u64;
+    let shortest = (election / 4).max(heartbeat + 1);
+    let longest = (election * 3 / 4).max(shortest + 1);
+    openraft::Config {
+        cluster_name: "rusd".into(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: shortest,
+        election_timeout_max: longest,
+        enable_pre_vote: Some(config.pre_vote),
+        quorum_loss_probe_interval: Some(2 * longest),
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.snapshot_catchup_entries,
+        purge_batch_size: 256.min(config.snapshot_catchup_entries.max(1)),
+        max_payload_entries: 300,
+        allow_log_reversion: None,
+        ..Default::default()
     }
+    .validate()
+    .map_err(|error| StartError::Config(error.to_string()))
+}
+
+fn view_of(metrics: &RaftServerMetrics<TypeConfig>, since: Instant) -> View {
+    let config = metrics.membership_config.get_joint_config();
+    View {
+        term: metrics.vote.leader_id.term,
+        leader: metrics.current_leader.unwrap_or(0),
+        learner: metrics.state == ServerState::Learner,
+        single_voter: config.len() == 1 && config[0].len() == 1,
+        since,
+    }
+}
+
+impl Consensus {
+    /// Starts openraft on the runtime this runs on; stays there.
+    ///
+    /// # Errors
+    /// The configuration is impossible, or the store can't be continued.
+    pub async fn start(
+        config: &Config,
+        identity: &Identity,
+        stores: Stores,
+        waiters: Arc<Waiters>,
+        links: Arc<Links>,
+    ) -> Result<Arc<Self>, StartError> {
+        let raft_config = raft_config(config)?;
+        let lease = Duration::from_millis(raft_config.election_timeout_max);
+        let times = Times { lease, heartbeat: config.heartbeat_interval, election: config.election_timeout };
+        let vote = stores.log_store.vote_cell();
+        let raft =
+            Raft::new(identity.member_id, Arc::new(raft_config), Factory::new(links.clone()), stores.log_store, stores.state_machine)
+                .await
+                .map_err(|error| StartError::Storage(error.to_string()))?;
+        let first = view_of(&raft.server_metrics().borrow_watched(), Instant::now());
+        let consensus = Arc::new(Self {
+            data: raft.data_metrics(),
+            raft,
+            member_id: identity.member_id,
+            waiters,
+            vote,
+            contact: Arc::default(),
+            links,
+            view: watch::Sender::new(first),
+            leader: watch::Sender::new(first.leader),
+            leader_changes: AtomicU64::new(0),
+            failed: watch::Sender::new(None),
+            times,
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(consensus.clone().follow());
+        tokio::spawn(consensus.clone().make_snapshots(stores.engine, config.snapshot_count));
+        Ok(consensus)
+    }
+
+    /// openraft itself; membership changes need it.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// This member's id.
+    pub fn member_id(&self) -> u64 {
+        self.member_id
+    }
+
+    /// The newest vote this member has begun to save.
+    pub fn vote(&self) -> &VoteCell {
+        &self.vote
+    }
+
+    /// When a leader last spoke to us.
+    pub fn contact(&self) -> Arc<LeaderContact> {
+        self.contact.clone()
+    }
+
+    /// The links to the other members.
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// Cancelled when this member stops.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Current view; a lock or two and no allocation, called for every response header.
+    pub fn status(&self) -> RaftStatus {
+        let view = *self.view.borrow();
+        let data = self.data.borrow_watched();
+        let committed = data.local_committed.as_ref().map_or(0, |id| id.index + 1);
+        let acked = data.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+        drop(data);
+        let applied = self.waiters.applied_index();
+        let leader = if self.has_leader(&view, acked) { view.leader } else { 0 };
+        RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner: view.learner }
+    }
+
+    /// openraft.md section 2.3: openraft goes on believing in a leader that is cut off.
+    fn has_leader(&self, view: &View, acked: Option<Duration>) -> bool {
+        if view.leader == 0 {
+            return false;
+        }
+        if view.leader == self.member_id {
+            return view.single_voter || acked.is_some_and(|age| age < self.times.lease);
+        }
+        // A follower campaigns within 2 leases after the last contact; until then its leader may be there.
+        let patience = self.times.lease + self.times.heartbeat * 2;
+        self.contact.age().is_some_and(|age| age < patience) || view.since.elapsed() < patience
+    }
+
+    /// The leader that openraft believes in, 0 = none: where proposals go.
+    pub fn believed_leader(&self) -> u64 {
+        self.view.borrow().leader
+    }
+
+    /// When the current leader became known.
+    pub fn leader_since(&self) -> Instant {
+        self.view.borrow().since
+    }
+
+    /// The believed leader as a watch.
+    pub fn watch_leader(&self) -> watch::Receiver<u64> {
+        self.leader.subscribe()
+    }
+
+    /// How many committed entries still wait to be applied.
+    pub fn backlog(&self) -> u64 {
+        let committed = self.data.borrow_watched().local_committed.as_ref().map_or(0, |id| id.index + 1);
+        committed.saturating_sub(self.waiters.applied_index())
+    }
+
     /// Leader changes seen since start.
     pub fn leader_changes(&self) -> u64 {
-        todo!()
+        self.leader_changes.load(Ordering::Relaxed)
     }
-    /// Hands leadership to `target` and waits for it.
+
+    /// Why openraft has stopped, once it has: the process must leave service.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+
+    /// Hands leadership to `target` and waits for it, one election timeout as etcd does.
+    ///
+    /// # Errors
+    /// The target is no voter, this member doesn't lead, or it took too long.
     pub async fn transfer_leader(&self, target: u64) -> Result<(), Error> {
-        todo!()
+        let voter = self.raft.voter_ids().any(|id| id == target);
+        if !voter {
+            return Err(Error::BadLeaderTransferee);
+        }
+        let mut leader = self.watch_leader();
+        let now = *leader.borrow_and_update();
+        if now == target {
+            return Ok(());
+        }
+        if now != self.member_id {
+            return Err(Error::NotLeader);
+        }
+        self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+        match tokio::time::timeout(self.times.election, leader.wait_for(|leader| *leader == target)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => Err(Error::TimeoutLeaderTransfer),
+        }
+    }
+
+    /// Founds the cluster: the smallest id at once, the others only if nobody has after an election timeout (fewer split votes). All
+    /// founders must be given the same `founders`. Repeated after a crash while log and vote are empty; otherwise it does nothing.
+    ///
+    /// # Errors
+    /// This member is no founder, or openraft has stopped.
+    pub async fn initialize(&self, founders: BTreeMap<u64, Vec<String>>) -> Result<(), StartError> {
+        if founders.keys().next() != Some(&self.member_id) {
+            let mut leader = self.watch_leader();
+            let _ = tokio::time::timeout(self.times.lease, leader.wait_for(|leader| *leader != 0)).await;
+        }
+        if self.raft.is_initialized().await.map_err(|_| StartError::Stopped)? {
+            return Ok(());
+        }
+        let founders: BTreeMap<u64, Node> = founders.into_iter().map(|(id, peer_urls)| (id, Node { peer_urls })).collect();
+        match self.raft.initialize(founders).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(StartError::Founders(error.to_string())),
+            Err(RaftError::Fatal(_)) => Err(StartError::Stopped),
+        }
+    }
+
+    /// Ends consensus. Leadership should have been handed over before.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!("consensus did not end well: {error}");
+        }
+    }
+
+    /// Follows openraft's rare changes; its end means that openraft has stopped.
+    async fn follow(self: Arc<Self>) {
+        let mut server = self.raft.server_metrics();
+        loop {
+            {
+                let old = *self.view.borrow();
+                let metrics = server.borrow_and_update();
+                let mut new = view_of(&metrics, old.since);
+                drop(metrics);
+                if new.leader != old.leader || (new.term != old.term && new.leader != 0) {
+                    new.since = Instant::now();
+                }
+                self.publish(old, new);
+            }
+            tokio::select! {
+                changed = server.changed() => if changed.is_err() { break },
+                () = self.stop.cancelled() => return,
+            }
+        }
+        let why = match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "raft stopped".to_owned(),
+        };
+        tracing::error!("consensus has stopped: {why}");
+        self.failed.send_replace(Some(why));
+    }
+
+    fn publish(&self, old: View, new: View) {
+        if new == old {
+            return;
+        }
+        self.view.send_replace(new);
+        if new.leader != old.leader {
+            if new.leader != 0 {
+                self.leader_changes.fetch_add(1, Ordering::Relaxed);
+            }
+            tracing::info!(leader = format!("{:x}", new.leader), term = new.term, "leader changed");
+        }
+        self.leader.send_if_modified(|leader| std::mem::replace(leader, new.leader) != new.leader);
+    }
+
+    /// "Make a snapshot" only makes the state durable and purges old log, so it is cheap, but for a receiver that lags.
+    async fn make_snapshots(self: Arc<Self>, engine: Engine, count: u64) {
+        let mut tick = tokio::time::interval(SNAPSHOT_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = self.data.borrow_watched().snapshot.as_ref().map_or(0, |id| id.index + 1);
+        let mut bytes = engine.usage().frame_bytes;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.stop.cancelled() => return,
+            }
+            let applied = self.waiters.applied_index();
+            let entries = applied.saturating_sub(last);
+            let now = engine.usage().frame_bytes;
+            bytes = bytes.min(now);
+            let due = entries >= count.max(1) || (entries > 0 && now - bytes >= SNAPSHOT_LOG_BYTES);
+            let sending = self.links.snapshots_in_flight.load(Ordering::Relaxed) > 0;
+            if !due || (sending && entries < count.saturating_mul(SNAPSHOT_DELAY_FACTOR)) {
+                continue;
+            }
+            (last, bytes) = (applied, now);
+            if self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A member's parts, without verbs of its own. STUB with the agreed face.
 
+pub mod boot;
+pub mod bootstrap;
 pub mod compactor;
 pub mod consensus;
 pub mod error;
@@ -7,8 +9,15 @@ pub mod identity;
 pub mod leadership;
 pub mod lease_routing;
 pub mod leases;
+pub mod notify;
+pub mod peers;
+pub mod ports;
 pub mod propose;
+pub mod publish;
 pub mod read;
+pub mod remote;
+mod round;
+pub mod waiters;
 
 pub use error::Error;
 

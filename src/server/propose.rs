@@ -1,19 +1,249 @@
-//! Writes: from a command to its result on this member. STUB with the agreed face.
+//! Writes: from a command to its result on this member.
+//!
+//! ```text
+//! admit (backlog) -> register a waiter -> encode once -> leader here?  openraft
+//!                                                        elsewhere?   forward stream
+//! the result comes through the waiter, when *this* member has applied the entry.
+//! ```
+//! A refusal ("not leader") says that nothing was appended: the proposal may be made again. Anything else that goes wrong after it was
+//! handed over leaves its fate unknown, and it is never made again.
 
 use super::Error;
-use rusd_storage::command::{Response, proposal};
+use super::consensus::Consensus;
+use super::waiters::{Failure, Waiter, Waiters};
+use bytes::Bytes;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use prost::Message;
+use rusd_network::{Forwarder, Refusals, pb};
+use rusd_storage::command::{ApplyResult, Proposal, Response, proposal};
+use rusd_storage::raft::types::{Command, CommittedLeaderId, TypeConfig};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Submits commands and waits until this member has applied them.
-pub struct Propose {}
+/// etcd's bound on committed entries that wait to be applied (contract a.3).
+const BACKLOG_MAX: u64 = 5000;
+/// Revoking makes room, so it has its own (contract a.3).
+const BACKLOG_MAX_PRIORITY: u64 = 10_000;
+/// Requests that wait on this member.
+const WAITERS_MAX: usize = 100_000;
+/// Before a refused proposal is made again, if no other leader shows up earlier.
+const RETRY: Duration = Duration::from_millis(20);
 
-#[allow(unused_variables)]
+/// Submits commands and waits until this member has applied them. Cheap to clone.
+#[derive(Clone)]
+pub struct Propose(Arc<Parts>);
+
+struct Parts {
+    consensus: Arc<Consensus>,
+    waiters: Arc<Waiters>,
+    forwarder: Forwarder,
+    broken: Arc<Broken>,
+    request_bytes_max: usize,
+    request_timeout: Duration,
+    election_timeout: Duration,
+}
+
+/// When the stream to the leader last broke; and refusals go to the waiters.
+struct Broken {
+    waiters: Arc<Waiters>,
+    at: Mutex<Option<Instant>>,
+}
+
+impl Refusals for Broken {
+    fn refused(&self, sequence: u64, refusal: pb::Refusal, _leader: u64) {
+        let failure = match refusal {
+            pb::Refusal::NotLeader => Failure::NotLeader,
+            pb::Refusal::TooManyRequests => Failure::TooManyRequests,
+            _ => Failure::Discarded,
+        };
+        self.waiters.fail(sequence, failure);
+    }
+    fn broken(&self) {
+        *self.at.lock() = Some(Instant::now());
+    }
+}
+
 impl Propose {
+    /// Starts the forwarding task on the current runtime.
+    pub fn start(config: &crate::config::Config, consensus: Arc<Consensus>, waiters: Arc<Waiters>) -> Self {
+        let broken = Arc::new(Broken { waiters: waiters.clone(), at: Mutex::new(None) });
+        let forwarder = Forwarder::spawn(
+            &tokio::runtime::Handle::current(),
+            consensus.links().clone(),
+            consensus.watch_leader(),
+            broken.clone(),
+            consensus.stopping().clone(),
+        );
+        Self(Arc::new(Parts {
+            consensus,
+            waiters,
+            forwarder,
+            broken,
+            request_bytes_max: config.max_request_bytes,
+            request_timeout: config.request_timeout(),
+            election_timeout: config.election_timeout,
+        }))
+    }
+
     /// Proposes on the leader, or through it; answers once this member has applied the entry. Never retried once accepted.
     pub async fn submit(&self, command: proposal::Command) -> Result<Response, Error> {
-        todo!()
+        self.submit_as(command, String::new(), 0).await
     }
-    /// Proposes only while this member leads `term`, else NotLeader; never forwarded.
+
+    /// As [`Self::submit`], on behalf of a user authorized at an auth revision.
+    pub async fn submit_as(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<Response, Error> {
+        let parts = &*self.0;
+        let begin = Instant::now();
+        let (mut waiter, bytes) = parts.prepare(command, user, auth_revision)?;
+        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, bytes)).await {
+            Ok(result) => Ok(result??),
+            Err(_) => Err(parts.timeout(begin)),
+        }
+    }
+
+    /// Proposes only while this member leads `term`, else NotLeader; never forwarded, never made again.
     pub async fn submit_in_term(&self, command: proposal::Command, term: u64) -> Result<Response, Error> {
-        todo!()
+        let parts = &*self.0;
+        let begin = Instant::now();
+        let (mut waiter, bytes) = parts.prepare(command, String::new(), 0)?;
+        let proposing = async {
+            let (responder, complete) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+            let write = parts.consensus.raft().write(Command(bytes)).responder(responder).with_leader(CommittedLeaderId::new(term));
+            write.await.map_err(|_| Failure::Stopped)?;
+            settled(&mut waiter, complete).await
+        };
+        match tokio::time::timeout(parts.request_timeout, proposing).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(failure)) => Err(failed(failure)),
+            Err(_) => Err(parts.timeout(begin)),
+        }
+    }
+
+    /// Registers and encodes without proposing: for a membership change, which openraft takes another way.
+    #[allow(dead_code)] // the member room is its user
+    pub(crate) fn prepare(&self, command: proposal::Command) -> Result<(Waiter, Bytes), Error> {
+        self.0.prepare(command, String::new(), 0)
+    }
+
+    /// For another member: proposes its encoded proposals, answers with those that were refused or lost.
+    pub async fn submit_encoded(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal> {
+        let parts = &*self.0;
+        let leader = parts.consensus.believed_leader();
+        let refuse = |sequence, refusal: pb::Refusal| pb::ForwardRefusal { sequence, refusal: refusal as i32, leader };
+        let all = |refusal| batch.iter().map(|proposal| refuse(proposal.sequence, refusal)).collect();
+        if parts.consensus.backlog() > BACKLOG_MAX {
+            return all(pb::Refusal::TooManyRequests);
+        }
+        let commands: Vec<_> = batch.iter().map(|proposal| Command(proposal.proposal.clone())).collect();
+        let results = match parts.consensus.raft().client_write_many(commands).await {
+            Ok(results) => results,
+            Err(_) => return all(pb::Refusal::Stopped),
+        };
+        let mut refused = Vec::new();
+        let mut results = std::pin::pin!(results);
+        for proposal in &batch {
+            let refusal = match futures::StreamExt::next(&mut results).await {
+                Some(Ok(Ok(_))) => continue,
+                Some(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => pb::Refusal::NotLeader,
+                Some(Ok(Err(_))) => pb::Refusal::Discarded,
+                Some(Err(_)) | None => pb::Refusal::Stopped,
+            };
+            refused.push(refuse(proposal.sequence, refusal));
+        }
+        refused
+    }
+}
+
+fn failed(failure: Failure) -> Error {
+    match failure {
+        Failure::NotLeader => Error::NotLeader,
+        Failure::TooManyRequests => Error::TooManyRequests,
+        Failure::Discarded => Error::TimeoutLeaderFail,
+        Failure::Stopped => Error::Stopped,
+    }
+}
+
+/// Waits for the result on this member, or for openraft to say that there will be none.
+async fn settled(
+    waiter: &mut Waiter,
+    complete: impl Future<Output = Result<ClientWriteResult<TypeConfig>, impl Sized>>,
+) -> Result<ApplyResult, Failure> {
+    let written = tokio::select! {
+        biased;
+        outcome = waiter.outcome() => return outcome,
+        written = complete => written,
+    };
+    match written {
+        Ok(Ok(_)) => waiter.outcome().await,
+        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(Failure::NotLeader),
+        Ok(Err(_)) => Err(Failure::Discarded),
+        Err(_) => Err(Failure::Stopped),
+    }
+}
+
+impl Parts {
+    fn prepare(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<(Waiter, Bytes), Error> {
+        let backlog_max = if matches!(command, proposal::Command::LeaseRevoke(_)) { BACKLOG_MAX_PRIORITY } else { BACKLOG_MAX };
+        if self.waiters.len() >= WAITERS_MAX || self.consensus.backlog() > backlog_max {
+            return Err(Error::TooManyRequests);
+        }
+        let waiter = self.waiters.register();
+        let proposal = Proposal { origin: self.waiters.origin(), sequence: waiter.sequence(), user, auth_revision, command: Some(command) };
+        let size = proposal.encoded_len();
+        if size > self.request_bytes_max {
+            return Err(Error::RequestTooLarge);
+        }
+        let mut bytes = Vec::with_capacity(size);
+        proposal.encode_raw(&mut bytes);
+        Ok((waiter, bytes.into()))
+    }
+
+    /// Until the proposal is settled; without a leader it waits for one.
+    async fn drive(&self, waiter: &mut Waiter, bytes: Bytes) -> Result<ApplyResult, Error> {
+        loop {
+            let leader = self.consensus.believed_leader();
+            let settled = if leader == self.consensus.member_id() {
+                self.write_here(waiter, bytes.clone()).await
+            } else if leader != 0 {
+                self.forwarder.send(waiter.sequence(), bytes.clone()).await.map_err(|_| Error::Stopped)?;
+                waiter.outcome().await
+            } else {
+                Err(Failure::NotLeader)
+            };
+            match settled {
+                Ok(result) => return Ok(result),
+                Err(Failure::NotLeader) => {
+                    waiter.rearm();
+                    let mut watch = self.consensus.watch_leader();
+                    let _ = tokio::time::timeout(RETRY, watch.wait_for(|now| *now != leader)).await;
+                }
+                Err(failure) => return Err(failed(failure)),
+            }
+        }
+    }
+
+    async fn write_here(&self, waiter: &mut Waiter, bytes: Bytes) -> Result<ApplyResult, Failure> {
+        let (responder, complete) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        match self.consensus.raft().client_write_ff(Command(bytes), Some(responder)).await {
+            Ok(()) => settled(waiter, complete).await,
+            Err(_) => Err(Failure::Stopped),
+        }
+    }
+
+    /// Contract a.3 and etcd's parseProposeCtxErr: no leader is told as a raw deadline; under one, why it may have been.
+    fn timeout(&self, begin: Instant) -> Error {
+        let elected = self.consensus.leader_since();
+        if begin < elected && begin + 2 * self.election_timeout > elected {
+            return Error::TimeoutLeaderFail;
+        }
+        let leader = self.consensus.status().leader;
+        if leader == 0 {
+            return Error::DeadlineExceeded;
+        }
+        let broke = self.broken.at.lock().is_some_and(|at| at >= begin);
+        if leader != self.consensus.member_id() && broke { Error::TimeoutConnectionLost } else { Error::Timeout }
     }
 }

@@ -1,13 +1,210 @@
-//! Linearizable reads: coalesced ReadIndex rounds. STUB with the agreed face.
+//! Linearizable reads: coalesced ReadIndex rounds (openraft.md section 12, 4).
+//!
+//! ```text
+//! leader:   read index = max(own first entry, commit), taken inside openraft's core after the round began
+//!           -> every effective voter is asked "do you know of a newer leader?"; it compares in memory, no disk
+//!           -> a quorum of "no" proves that nobody served a newer commit before the round began
+//! follower: asks the leader for the index of such a round
+//! both:     wait until this member has applied the index
+//! ```
 
 use super::Error;
+use super::consensus::Consensus;
+use super::round::Rounds;
+use super::waiters::Waiters;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::errors::RaftError;
+use openraft::raft::linearizable_read::LinearizerOption;
+use rusd_network::{Purpose, pb};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// One round at a time serves all readers that arrived before it began.
-pub struct Read {}
+/// Members' ReadIndex retry (contract a.3).
+const ATTEMPT: Duration = Duration::from_millis(500);
+/// Between attempts that failed at once.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// One round at a time serves all readers that arrived before it began. Cheap to clone.
+#[derive(Clone)]
+pub struct Read(Arc<Parts>);
+
+struct Parts {
+    consensus: Arc<Consensus>,
+    waiters: Arc<Waiters>,
+    rounds: Rounds<Result<u64, Failure>>,
+    request_timeout: Duration,
+}
+
+/// Why a round gave no index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    LeaderChanged,
+    Stopped,
+}
+
+/// Why an attempt gave no index; all but the last are worth another one.
+enum Attempt {
+    NotLeader,
+    Unconfirmed,
+    Stopped,
+}
 
 impl Read {
+    /// See the type.
+    pub fn new(consensus: Arc<Consensus>, waiters: Arc<Waiters>, request_timeout: Duration) -> Self {
+        Self(Arc::new(Parts { consensus, waiters, rounds: Rounds::default(), request_timeout }))
+    }
+
     /// Returns once this member's state includes everything that was committed anywhere when the call was made.
     pub async fn linearizable(&self) -> Result<(), Error> {
-        todo!()
+        let parts = &*self.0;
+        let deadline = Instant::now() + parts.request_timeout;
+        let index = match tokio::time::timeout_at(deadline, parts.index()).await {
+            Ok(Ok(index)) => index,
+            Ok(Err(Failure::LeaderChanged)) => return Err(Error::LeaderChanged),
+            Ok(Err(Failure::Stopped)) => return Err(Error::Stopped),
+            Err(_) => return Err(Error::Timeout),
+        };
+        if parts.waiters.applied_index() >= index {
+            return Ok(());
+        }
+        tokio::time::timeout_at(deadline, parts.waiters.wait_applied(index)).await.map_err(|_| Error::TimeoutApplied)
+    }
+
+    /// For another member: an index (counted as etcd does) confirmed after the call. Only the leader answers.
+    pub async fn confirmed_index(&self) -> Result<u64, pb::Refusal> {
+        let parts = &*self.0;
+        if parts.consensus.believed_leader() != parts.consensus.member_id() {
+            return Err(pb::Refusal::NotLeader);
+        }
+        match tokio::time::timeout(ATTEMPT, parts.index()).await {
+            Ok(Ok(index)) => Ok(index),
+            Ok(Err(Failure::LeaderChanged)) => Err(pb::Refusal::NotLeader),
+            Ok(Err(Failure::Stopped)) => Err(pb::Refusal::Stopped),
+            Err(_) => Err(pb::Refusal::Unconfirmed),
+        }
+    }
+}
+
+impl Parts {
+    async fn index(&self) -> Result<u64, Failure> {
+        self.rounds.join(|| self.round()).await
+    }
+
+    /// One round, until it has an index. A round that saw one leader ends when another one comes, as etcd's; without a leader it waits.
+    async fn round(&self) -> Result<u64, Failure> {
+        let mut leader = 0;
+        loop {
+            let now = self.consensus.believed_leader();
+            if leader != 0 && now != 0 && now != leader {
+                return Err(Failure::LeaderChanged);
+            }
+            if now != 0 {
+                leader = now;
+            }
+            let began = Instant::now();
+            let attempt = match now {
+                0 => Err(Attempt::NotLeader),
+                _ if now == self.consensus.member_id() => self.lead().await,
+                _ => self.ask(now).await,
+            };
+            match attempt {
+                Ok(index) => return Ok(index),
+                Err(Attempt::Stopped) => return Err(Failure::Stopped),
+                Err(Attempt::NotLeader) => self.pause(began + PAUSE, now).await,
+                Err(Attempt::Unconfirmed) => self.pause((began + ATTEMPT).max(Instant::now() + PAUSE), now).await,
+            }
+        }
+    }
+
+    /// Until `until`, or another leader is known than `leader`.
+    async fn pause(&self, until: Instant, leader: u64) {
+        let mut watch = self.consensus.watch_leader();
+        let _ = tokio::time::timeout_at(until, watch.wait_for(|now| *now != leader)).await;
+    }
+
+    async fn lead(&self) -> Result<u64, Attempt> {
+        let raft = self.consensus.raft();
+        let option = LinearizerOption::new(None, true).with_wait_timeout(ATTEMPT);
+        // Asked at once, so that openraft's core wakes up once for both. Both are answered after the round began: that is what counts.
+        let (linearizer, voters) = tokio::join!(
+            raft.get_read_linearizer(option),
+            raft.with_raft_state(|state| state.membership_state.effective().get_joint_config().clone()),
+        );
+        let linearizer = linearizer.map_err(|error| match error {
+            RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(_)) => Attempt::NotLeader,
+            RaftError::APIError(_) => Attempt::Unconfirmed,
+            RaftError::Fatal(_) => Attempt::Stopped,
+        })?;
+        let voters = voters.map_err(|_| Attempt::Stopped)?;
+        let read = linearizer.read_log_id();
+        if self.confirm(read.committed_leader_id().term, &voters).await { Ok(read.index() + 1) } else { Err(Attempt::Unconfirmed) }
+    }
+
+    /// Whether a quorum of each voter set knows of no newer leader.
+    async fn confirm(&self, term: u64, voters: &[BTreeSet<u64>]) -> bool {
+        let me = self.consensus.member_id();
+        if !self.consensus.vote().confirms(term, me) {
+            return false;
+        }
+        let mut granted = BTreeSet::from([me]);
+        let enough = |granted: &BTreeSet<u64>| voters.iter().all(|set| set.intersection(granted).count() > set.len() / 2);
+        if enough(&granted) {
+            return true;
+        }
+        let others: BTreeSet<u64> = voters.iter().flatten().copied().filter(|id| *id != me).collect();
+        let mut answers: FuturesUnordered<_> = others.into_iter().map(|id| self.confirm_by(id, term)).collect();
+        while let Some((id, yes)) = answers.next().await {
+            if yes && granted.insert(id) && enough(&granted) {
+                // Dropped calls would be reset streams, and HTTP/2 ends connections that have many of them.
+                if !answers.is_empty() {
+                    tokio::spawn(answers.for_each(|_| std::future::ready(())));
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn confirm_by(&self, id: u64, term: u64) -> impl Future<Output = (u64, bool)> + Send + 'static {
+        let (links, me) = (self.consensus.links().clone(), self.consensus.member_id());
+        async move {
+            // A peer that doesn't answer must not pile up calls.
+            let metrics = links.metrics(id);
+            let Some(_slot) = metrics.confirmation_slot() else { return (id, false) };
+            let Ok(mut client) = links.client(id, Purpose::Heartbeat) else { return (id, false) };
+            let request = links.request(id, pb::ConfirmRequest { term, leader: me });
+            let yes = match tokio::time::timeout(ATTEMPT, client.confirm_leader(request)).await {
+                Ok(Ok(response)) => response.into_inner().granted && !links.table.is_blocked(id),
+                Ok(Err(status)) => {
+                    links.note_failure(id, &status);
+                    false
+                }
+                Err(_) => false,
+            };
+            (id, yes)
+        }
+    }
+
+    async fn ask(&self, leader: u64) -> Result<u64, Attempt> {
+        let links = self.consensus.links();
+        let mut client = links.client(leader, Purpose::Forward).map_err(|_| Attempt::Unconfirmed)?;
+        let request = links.request(leader, pb::ReadIndexRequest {});
+        let answer = match tokio::time::timeout(ATTEMPT, client.read_index(request)).await {
+            Ok(Ok(response)) if !links.table.is_blocked(leader) => response.into_inner(),
+            Ok(Err(status)) => {
+                links.note_failure(leader, &status);
+                return Err(Attempt::Unconfirmed);
+            }
+            _ => return Err(Attempt::Unconfirmed),
+        };
+        match answer.refusal() {
+            pb::Refusal::None => Ok(answer.index),
+            pb::Refusal::NotLeader | pb::Refusal::Stopped => Err(Attempt::NotLeader),
+            _ => Err(Attempt::Unconfirmed),
+        }
     }
 }

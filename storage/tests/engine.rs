@@ -106,7 +106,10 @@ fn run(steps: Vec<Step>, options: &Options) {
                 wait(|done| engine.truncate(from, done)).expect("truncated");
             }
             Step::Purge(keep) => {
-                let Some(last) = model.next.checked_sub(keep + 1).and_then(|index| model.entries.get(&index)).map(|entry| entry.position) else { continue };
+                let Some(last) = model.next.checked_sub(keep + 1).and_then(|index| model.entries.get(&index)).map(|entry| entry.position)
+                else {
+                    continue;
+                };
                 model.entries = model.entries.split_off(&(last.index + 1));
                 model.floor = Some(last);
                 wait(|done| engine.purge(last, done)).expect("purged");

@@ -3,8 +3,8 @@
 use super::compact::Pin;
 use super::entry::{Entry, Seen};
 use super::{RangeResult, ReadError, Store, in_range};
-use crate::command::{SortOrder, SortTarget};
 use crate::command::Range;
+use crate::command::{SortOrder, SortTarget};
 use crate::error::{Rejection, StorageError};
 use crate::types::{KeyValue, Revision};
 use bytes::Bytes;
@@ -68,7 +68,8 @@ impl Store {
 
     /// Reads what is not in memory. History is pinned, or the records are the newest of their keys.
     fn load(&self, slots: Vec<Slot>, kvs: &mut Vec<KeyValue>) -> Result<(), StorageError> {
-        let wanted: Vec<Revision> = slots.iter().filter_map(|slot| if let Slot::Load(revision) = slot { Some(*revision) } else { None }).collect();
+        let wanted: Vec<Revision> =
+            slots.iter().filter_map(|slot| if let Slot::Load(revision) = slot { Some(*revision) } else { None }).collect();
         let mut loaded = if wanted.is_empty() { Vec::new() } else { self.log.read(&wanted)? }.into_iter();
         for slot in slots {
             kvs.push(match slot {

@@ -180,7 +180,11 @@ impl Node {
                     return None;
                 }
                 let mut right = if at == FANOUT { Vec::new() } else { entries.split_off(FANOUT / 2) };
-                if at >= entries.len() { right.insert(at - entries.len(), entry) } else { entries.insert(at, entry) }
+                if at >= entries.len() {
+                    right.insert(at - entries.len(), entry)
+                } else {
+                    entries.insert(at, entry)
+                }
                 let low = right[0].key.clone();
                 let node = Self::Leaf(right);
                 Some(Child { low, live: node.live(), node })

@@ -102,7 +102,9 @@ fn choose(directory: &Directory, from: u64) -> (Vec<FrameInfo>, Option<u64>) {
     let mut bytes = 0;
     let mut next = from;
     for _ in 0..LOOKS_PER_STEP {
-        let Some(info) = directory.from_index(next).filter(|info| !directory.is_last(info)) else { return (settle(chosen, directory), None) };
+        let Some(info) = directory.from_index(next).filter(|info| !directory.is_last(info)) else {
+            return (settle(chosen, directory), None);
+        };
         let live = info.bytes / info.records.max(1) * (info.records + info.held - info.dead);
         let fits = info.worth(directory.image) || info.bytes < SMALL_BYTES;
         if !chosen.is_empty() && (!fits || bytes + live > FULL_BYTES || chosen.len() == MERGES_PER_STEP) {
@@ -136,7 +138,13 @@ struct Kept {
 
 impl Merged {
     /// Asks `alive` before it locks the directory: the index is never waited for with a lock of ours held.
-    fn add(&mut self, info: FrameInfo, body: Bytes, directory: &RwLock<Directory>, alive: &dyn Fn(&Record) -> bool) -> Result<(), StorageError> {
+    fn add(
+        &mut self,
+        info: FrameInfo,
+        body: Bytes,
+        directory: &RwLock<Directory>,
+        alive: &dyn Fn(&Record) -> bool,
+    ) -> Result<(), StorageError> {
         let mut units = Units::new(body);
         let judge = |located: Located| (matches!(&located.item, Item::Record(record) if alive(record)), located);
         let items: Vec<(bool, Located)> = units.by_ref().map(judge).collect();

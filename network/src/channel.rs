@@ -1,0 +1,263 @@
+//! Channels to peers: dialled at the advertised peer URLs only, looked up anew at each (re)connect.
+
+use crate::{Caller, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Removed, Verdict, caller, directory, pb};
+use hyper_util::rt::TokioIo;
+use parking_lot::{Mutex, RwLock};
+use pb::raft_internal_client::RaftInternalClient;
+use rusd_storage::types::LogPosition;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A client of one peer.
+pub type Client = RaftInternalClient<Channel>;
+
+/// Traffic that must not wait for other traffic has a TCP connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Appends and votes.
+    Append,
+    /// Heartbeats and confirmations of leadership.
+    Heartbeat,
+    /// Snapshots.
+    Snapshot,
+    /// Forwarded proposals, read indexes and leases.
+    Forward,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Peers {
+    urls: HashMap<u64, Vec<String>>,
+    blocked: std::collections::HashSet<u64>,
+}
+
+/// Where members live. Shared by all connections; a change ends the connections it concerns.
+#[derive(Debug)]
+pub struct PeerTable {
+    peers: RwLock<Peers>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for PeerTable {
+    fn default() -> Self {
+        Self { peers: RwLock::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl PeerTable {
+    /// Takes over the addresses of `members` and forgets the removed ones. Who is neither stays: a member may be spoken to before its
+    /// entry is applied here.
+    pub fn update(&self, members: impl IntoIterator<Item = (u64, Vec<String>)>, is_removed: impl Fn(u64) -> bool) {
+        let mut peers = self.peers.write();
+        let mut urls = peers.urls.clone();
+        urls.retain(|id, _| !is_removed(*id));
+        urls.extend(members);
+        if peers.urls != urls {
+            peers.urls = urls;
+            drop(peers);
+            self.changed.send_modify(|generation| *generation += 1);
+        }
+    }
+    /// Adds what the membership says, if nothing newer is known.
+    pub fn add_if_missing(&self, id: u64, urls: &[String]) {
+        let known = self.peers.read().urls.contains_key(&id);
+        if !known && !urls.is_empty() {
+            self.peers.write().urls.insert(id, urls.to_vec());
+            self.changed.send_modify(|generation| *generation += 1);
+        }
+    }
+    /// The peer URLs of a member; none if it is unknown or cut off.
+    pub fn urls(&self, id: u64) -> Vec<String> {
+        let peers = self.peers.read();
+        if peers.blocked.contains(&id) { Vec::new() } else { peers.urls.get(&id).cloned().unwrap_or_default() }
+    }
+    /// Cuts a member off, or joins it again: neither calls to it nor calls from it get through. A switch for tests and drills.
+    pub fn set_blocked(&self, id: u64, blocked: bool) {
+        let mut peers = self.peers.write();
+        if blocked {
+            peers.blocked.insert(id)
+        } else {
+            peers.blocked.remove(&id)
+        };
+        drop(peers);
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+    /// Whether it is cut off.
+    pub fn is_blocked(&self, id: u64) -> bool {
+        self.peers.read().blocked.contains(&id)
+    }
+    /// Counts changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Times of the transport, derived from the election timeout.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For a TCP connection to come up.
+    pub connect: Duration,
+    /// Between HTTP/2 pings, and how long an answer may take: a half-open connection ends after both.
+    pub keep_alive: Duration,
+    /// A snapshot transfer or an append answer that makes no progress for so long is given up.
+    pub idle: Duration,
+}
+
+impl Times {
+    /// openraft.md section 9, 10: half an election timeout for pings.
+    pub fn of(election_timeout: Duration) -> Self {
+        Self {
+            connect: election_timeout.max(Duration::from_millis(500)),
+            keep_alive: (election_timeout / 2).max(Duration::from_millis(250)),
+            idle: (election_timeout * 5).max(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// A client, and the URLs it was made for.
+type OpenClient = (Vec<String>, Client);
+/// The caller's entry, and the membership position it states.
+type Header = (Option<LogPosition>, MetadataValue<Ascii>);
+
+/// What all connections of this member share.
+pub struct Links {
+    /// Addresses.
+    pub table: Arc<PeerTable>,
+    /// Who we are.
+    pub directory: Arc<dyn Directory>,
+    /// Set when a peer says that we were removed.
+    pub removed: Removed,
+    /// Transport times.
+    pub times: Times,
+    /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
+    pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
+    open: Mutex<HashMap<(u64, Purpose), OpenClient>>,
+    headers: Mutex<HashMap<u64, Header>>,
+    metrics: RwLock<HashMap<u64, Arc<PeerMetrics>>>,
+    complaints: directory::RateLimit,
+}
+
+impl Links {
+    /// No connection is made before it is needed.
+    pub fn new(table: Arc<PeerTable>, directory: Arc<dyn Directory>, times: Times) -> Arc<Self> {
+        Arc::new(Self {
+            table,
+            directory,
+            removed: Removed::default(),
+            times,
+            snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
+            open: Mutex::default(),
+            headers: Mutex::default(),
+            metrics: RwLock::default(),
+            complaints: directory::RateLimit::default(),
+        })
+    }
+
+    /// A client of the member over the channel of that purpose. Channels reconnect by themselves; one to URLs that no longer hold is
+    /// dropped. Errors if no URL is known.
+    pub fn client(&self, id: u64, purpose: Purpose) -> Result<Client, Unknown> {
+        let urls = self.table.urls(id);
+        if urls.is_empty() {
+            self.open.lock().remove(&(id, purpose));
+            return Err(Unknown(id));
+        }
+        let mut open = self.open.lock();
+        if let Some((known, client)) = open.get(&(id, purpose))
+            && *known == urls
+        {
+            return Ok(client.clone());
+        }
+        let client =
+            connect(urls.clone(), self.times).max_decoding_message_size(RECEIVE_LIMIT_BYTES).max_encoding_message_size(RECEIVE_LIMIT_BYTES);
+        open.insert((id, purpose), (urls, client.clone()));
+        Ok(client)
+    }
+
+    /// A request that says who calls.
+    pub fn request<T>(&self, target: u64, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert(caller::KEY, self.header(target));
+        request
+    }
+
+    fn header(&self, target: u64) -> MetadataValue<Ascii> {
+        let me = self.directory.caller();
+        let mut headers = self.headers.lock();
+        match headers.get(&target) {
+            Some((position, value)) if *position == me.membership => value.clone(),
+            _ => {
+                let value = Caller { target_id: target, ..me }.to_value();
+                headers.insert(target, (me.membership, value.clone()));
+                value
+            }
+        }
+    }
+
+    /// Counters of a peer.
+    pub fn metrics(&self, id: u64) -> Arc<PeerMetrics> {
+        if let Some(metrics) = self.metrics.read().get(&id) {
+            return metrics.clone();
+        }
+        self.metrics.write().entry(id).or_default().clone()
+    }
+
+    /// Counters of all peers.
+    pub fn all_metrics(&self) -> Vec<(u64, Arc<PeerMetrics>)> {
+        self.metrics.read().iter().map(|(id, metrics)| (*id, metrics.clone())).collect()
+    }
+
+    /// Looks at a failed call: a refusal is logged, and a removal noted.
+    pub fn note_failure(&self, peer: u64, status: &tonic::Status) {
+        let Some(verdict) = directory::refused(status) else { return };
+        if verdict == Verdict::Removed {
+            self.removed.set();
+        }
+        if self.complaints.allow(peer) {
+            tracing::warn!(peer = format!("{peer:x}"), ?verdict, "peer refuses this member: {}", status.message());
+        }
+    }
+}
+
+/// No URL is known for this member (or it is cut off).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no peer URL known for member {0:x}")]
+pub struct Unknown(pub u64);
+
+/// A lazy channel that tries a member's URLs one after the other at every (re)connect.
+pub fn connect(urls: Vec<String>, times: Times) -> Client {
+    let endpoint = Endpoint::from_static("http://peer")
+        .tcp_nodelay(true)
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keep_alive_interval(times.keep_alive)
+        .keep_alive_timeout(times.keep_alive)
+        .keep_alive_while_idle(true)
+        .connect_timeout(times.connect);
+    let urls: Arc<[String]> = urls.into();
+    let connector = tower::service_fn(move |_: Uri| {
+        let urls = urls.clone();
+        async move { dial(&urls).await.map(TokioIo::new) }
+    });
+    Client::new(endpoint.connect_with_connector_lazy(connector))
+}
+
+async fn dial(urls: &[String]) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "no peer URL");
+    for url in urls {
+        let Ok(uri) = url.parse::<Uri>() else { continue };
+        let Some(host) = uri.host() else { continue };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,185 @@
+//! Who may talk to us. Judged by applied state (openraft.md section 12, 5).
+
+use crate::Caller;
+use rusd_storage::types::LogPosition;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+/// How a caller is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A member, or someone of whom we may just not know yet.
+    Welcome,
+    /// It belongs to another cluster.
+    OtherCluster,
+    /// It was removed for ever.
+    Removed,
+    /// Not in a membership that is at least as new as the one it knows.
+    Stranger,
+    /// A member with another data dir: it was wiped and has forgotten its votes and entries.
+    Wiped,
+    /// Another protocol version.
+    OtherVersion,
+    /// It meant somebody else.
+    WrongTarget,
+}
+
+/// The view of the membership that calls are judged by.
+pub trait Directory: Send + Sync + 'static {
+    /// Who we are, with the current membership position; goes out with every call.
+    fn caller(&self) -> Caller;
+    /// Changes whenever a verdict may change. Cheap: asked per message of a long stream.
+    fn generation(&self) -> u64;
+    /// Whether the id was removed for ever.
+    fn is_removed(&self, id: u64) -> bool;
+    /// The member's data dir id (0 = not known), or `None` if it is no member.
+    fn data_dir_of(&self, id: u64) -> Option<u64>;
+
+    /// The judgement; the order of its rules matters.
+    fn judge(&self, caller: &Caller) -> Verdict {
+        let me = self.caller();
+        if caller.cluster_id != me.cluster_id {
+            return Verdict::OtherCluster;
+        }
+        if caller.version != me.version {
+            return Verdict::OtherVersion;
+        }
+        if caller.target_id != 0 && caller.target_id != me.member_id {
+            return Verdict::WrongTarget;
+        }
+        if self.is_removed(caller.member_id) {
+            return Verdict::Removed;
+        }
+        match self.data_dir_of(caller.member_id) {
+            Some(known) if known != 0 && known != caller.data_dir_id => Verdict::Wiped,
+            Some(_) => Verdict::Welcome,
+            None if knows_as_much(me.membership, caller.membership) => Verdict::Stranger,
+            None => Verdict::Welcome,
+        }
+    }
+}
+
+/// Only who knows at least the caller's membership may call it a stranger; else it is itself behind, and refusing would wedge it for ever.
+fn knows_as_much(mine: Option<LogPosition>, theirs: Option<LogPosition>) -> bool {
+    mine.is_some() && mine >= theirs
+}
+
+/// Metadata key of a refusal, so that the refused can tell it from other failures.
+const REFUSAL_KEY: &str = "rusd-refusal";
+
+/// The status a refused caller gets.
+pub fn refusal(verdict: Verdict) -> Status {
+    let (code, word, text) = match verdict {
+        Verdict::Removed => (Code::FailedPrecondition, "removed", "the member has been permanently removed from the cluster"),
+        Verdict::OtherCluster => (Code::FailedPrecondition, "cluster", "etcdserver: cluster ID mismatch"),
+        Verdict::Wiped => (Code::FailedPrecondition, "wiped", "this member's data dir is not the one it joined with"),
+        Verdict::OtherVersion => (Code::FailedPrecondition, "version", "peer protocol version mismatch"),
+        Verdict::WrongTarget => (Code::FailedPrecondition, "target", "the call was meant for another member"),
+        Verdict::Stranger | Verdict::Welcome => (Code::FailedPrecondition, "stranger", "not a member of this cluster"),
+    };
+    let mut status = Status::new(code, text);
+    status.metadata_mut().insert(REFUSAL_KEY, word.parse().expect("a word is ASCII"));
+    status
+}
+
+/// Which refusal a status is, if it is one.
+pub fn refused(status: &Status) -> Option<Verdict> {
+    Some(match status.metadata().get(REFUSAL_KEY)?.to_str().ok()? {
+        "removed" => Verdict::Removed,
+        "cluster" => Verdict::OtherCluster,
+        "wiped" => Verdict::Wiped,
+        "version" => Verdict::OtherVersion,
+        "target" => Verdict::WrongTarget,
+        "stranger" => Verdict::Stranger,
+        _ => return None,
+    })
+}
+
+/// Set once a peer has told us that we were removed.
+#[derive(Clone, Debug)]
+pub struct Removed(watch::Sender<bool>);
+
+impl Default for Removed {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Removed {
+    /// Notes it.
+    pub fn set(&self) {
+        self.0.send_if_modified(|removed| !std::mem::replace(removed, true));
+    }
+    /// For whoever stops the process.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+}
+
+/// At most one log line per peer and ten seconds.
+#[derive(Debug, Default)]
+pub struct RateLimit(parking_lot::Mutex<HashMap<u64, Instant>>);
+
+impl RateLimit {
+    /// Whether to log now. Forgets everything when strangers make it grow.
+    pub fn allow(&self, id: u64) -> bool {
+        const PERIOD: Duration = Duration::from_secs(10);
+        const MOST_IDS: usize = 1024;
+        let now = Instant::now();
+        let mut last = self.0.lock();
+        if last.len() >= MOST_IDS {
+            last.clear();
+        }
+        match last.get(&id) {
+            Some(at) if now.duration_since(*at) < PERIOD => false,
+            _ => {
+                last.insert(id, now);
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Known {
+        me: Caller,
+        members: HashMap<u64, u64>,
+    }
+    impl Directory for Known {
+        fn caller(&self) -> Caller {
+            self.me
+        }
+        fn generation(&self) -> u64 {
+            0
+        }
+        fn is_removed(&self, id: u64) -> bool {
+            id == 66
+        }
+        fn data_dir_of(&self, id: u64) -> Option<u64> {
+            self.members.get(&id).copied()
+        }
+    }
+
+    #[test]
+    fn strangers_are_judged_by_the_newer_membership() {
+        let at = |index| Some(LogPosition { term: 1, index });
+        let known = Known { me: Caller { membership: at(5), ..Caller::new(1, 10, 100) }, members: [(11, 110), (12, 0)].into() };
+        let call = |id, dir, index| Caller { membership: at(index), ..Caller::new(1, id, dir) };
+        assert_eq!(known.judge(&call(11, 110, 0)), Verdict::Welcome);
+        assert_eq!(known.judge(&call(12, 7, 0)), Verdict::Welcome, "data dir not published yet");
+        assert_eq!(known.judge(&call(11, 111, 9)), Verdict::Wiped);
+        assert_eq!(known.judge(&call(66, 1, 9)), Verdict::Removed);
+        assert_eq!(known.judge(&call(13, 1, 5)), Verdict::Stranger);
+        assert_eq!(known.judge(&call(13, 1, 6)), Verdict::Welcome, "we are the ones behind");
+        assert_eq!(known.judge(&Caller::new(2, 11, 110)), Verdict::OtherCluster);
+        assert_eq!(known.judge(&Caller { target_id: 99, ..call(11, 110, 5) }), Verdict::WrongTarget);
+        for verdict in [Verdict::Removed, Verdict::Wiped, Verdict::Stranger, Verdict::OtherCluster] {
+            assert_eq!(refused(&refusal(verdict)), Some(verdict));
+        }
+    }
+}

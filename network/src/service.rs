@@ -1,0 +1,258 @@
+//! The peer service: judges the caller, decodes, hands to openraft or to the member, encodes.
+
+use crate::channel::Links;
+use crate::contact::LeaderContact;
+use crate::directory::{self, RateLimit, Verdict};
+use crate::pb::raft_internal_server::{RaftInternal, RaftInternalServer};
+use crate::{Caller, RECEIVE_LIMIT_BYTES, Raft, codec, pb, snapshot};
+use futures::{Stream, StreamExt, future};
+use rusd_storage::engine::Engine;
+use rusd_storage::raft::types::Vote;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Batches of one forward stream that wait for their entries; beyond, the stream is not read.
+const FORWARD_BATCHES: usize = 64;
+
+/// What only the member itself can answer.
+#[tonic::async_trait]
+pub trait Local: Send + Sync + 'static {
+    /// The newest vote this member has begun to save.
+    fn vote(&self) -> Option<Vote>;
+    /// Whether as far as this member knows `leader` still leads `term`.
+    fn confirms(&self, term: u64, leader: u64) -> bool;
+    /// A read index confirmed after the call.
+    async fn read_index(&self) -> Result<u64, pb::Refusal>;
+    /// Proposes on behalf of another member; returns what was refused, once the fate of all is known.
+    async fn propose(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal>;
+    /// Who this member is.
+    fn probe(&self) -> pb::ProbeResponse;
+    /// Keep-alives and times to live, if this member leads.
+    async fn leases(&self, request: pb::LeaseForwardRequest) -> Result<pb::LeaseForwardResponse, Status>;
+}
+
+struct Parts {
+    links: Arc<Links>,
+    raft: Raft,
+    local: Arc<dyn Local>,
+    engine: Engine,
+    contact: Arc<LeaderContact>,
+    complaints: RateLimit,
+    installing: Arc<Semaphore>,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Parts>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl Service {
+    /// Over a running openraft.
+    pub fn new(links: Arc<Links>, raft: Raft, local: Arc<dyn Local>, engine: Engine, contact: Arc<LeaderContact>) -> Self {
+        let installing = Arc::new(Semaphore::new(1));
+        Self(Arc::new(Parts { links, raft, local, engine, contact, complaints: RateLimit::default(), installing }))
+    }
+
+    /// For a tonic router.
+    pub fn into_server(self) -> RaftInternalServer<Self> {
+        RaftInternalServer::new(self).max_decoding_message_size(RECEIVE_LIMIT_BYTES).max_encoding_message_size(RECEIVE_LIMIT_BYTES)
+    }
+}
+
+impl Parts {
+    /// Nothing of a stranger reaches openraft.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = Caller::from_metadata(request.metadata()).ok_or_else(|| Status::unauthenticated("not a peer of rusd"))?;
+        self.judge(&caller)?;
+        Ok(caller)
+    }
+
+    fn judge(&self, caller: &Caller) -> Result<(), Status> {
+        if self.links.table.is_blocked(caller.member_id) {
+            return Err(Status::unavailable("cut off"));
+        }
+        let verdict = self.links.directory.judge(caller);
+        if verdict == Verdict::Welcome {
+            return Ok(());
+        }
+        if self.complaints.allow(caller.member_id) {
+            let (peer, cluster) = (format!("{:x}", caller.member_id), format!("{:x}", caller.cluster_id));
+            tracing::warn!(peer, cluster, ?verdict, "refused a call from a peer");
+        }
+        Err(directory::refusal(verdict))
+    }
+
+    /// Notes contact with a leader that is not known to be replaced.
+    fn contact(&self, vote: &Vote) {
+        if self.local.vote().is_none_or(|own| *vote >= own) {
+            self.contact.touch();
+        }
+    }
+}
+
+/// Judges a long stream's caller again when the membership (or the cut-off switch) has changed.
+struct Admission {
+    parts: Arc<Parts>,
+    caller: Caller,
+    seen: (u64, u64),
+    table: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Admission {
+    fn new(parts: &Arc<Parts>, caller: Caller) -> Self {
+        let table = parts.links.table.watch();
+        let seen = (parts.links.directory.generation(), *table.borrow());
+        Self { parts: parts.clone(), caller, seen, table }
+    }
+
+    fn holds(&mut self) -> bool {
+        let now = (self.parts.links.directory.generation(), *self.table.borrow());
+        if now == self.seen {
+            return true;
+        }
+        self.seen = now;
+        // The caller's own position was stated at the start; it can only have grown, so a stranger may be one no longer.
+        self.parts.judge(&self.caller).is_ok()
+    }
+}
+
+#[tonic::async_trait]
+impl RaftInternal for Service {
+    type AppendEntriesStream = Answers<pb::AppendResponse>;
+    type ForwardStream = Answers<pb::ForwardResponse>;
+
+    async fn append_entries(&self, request: Request<Streaming<pb::AppendRequest>>) -> Result<Response<Self::AppendEntriesStream>, Status> {
+        let caller = self.0.admit(&request)?;
+        let (parts, metrics) = (self.0.clone(), self.0.links.metrics(caller.member_id));
+        let mut admission = Admission::new(&self.0, caller);
+        let input = request
+            .into_inner()
+            .scan((), |(), message| future::ready(message.ok()))
+            .take_while(move |_| future::ready(admission.holds()))
+            .scan((), {
+                move |(), message| {
+                    let bytes: usize =
+                        message.entries.iter().map(|entry| entry.command.as_ref().map_or(16, |command| command.len() + 16)).sum();
+                    metrics.received(bytes);
+                    let request = codec::append_from(message);
+                    match &request {
+                        Ok(request) => parts.contact(&request.vote),
+                        Err(error) => {
+                            metrics.received_failures.fetch_add(1, Relaxed);
+                            tracing::warn!(peer = format!("{:x}", caller.member_id), "ended an append stream: {error}");
+                        }
+                    }
+                    future::ready(request.ok())
+                }
+            });
+        let answers = self.0.raft.stream_append(input).map(|answer| match answer {
+            Ok(answer) => Ok(codec::stream_answer_to(answer)),
+            Err(error) => Err(fatal(error)),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+        self.0.admit(&request)?;
+        let request = codec::append_from(request.into_inner())?;
+        self.0.contact(&request.vote);
+        let answer = self.0.raft.append_entries(request).await.map_err(fatal)?;
+        Ok(Response::new(codec::append_answer_to(answer)))
+    }
+
+    async fn request_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        self.0.admit(&request)?;
+        let answer = self.0.raft.vote(codec::ask_vote_from(request.into_inner())?).await.map_err(fatal)?;
+        Ok(Response::new(codec::vote_answer_to(&answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        self.0.admit(&request)?;
+        let answer = self.0.raft.pre_vote(codec::ask_vote_from(request.into_inner())?).await.map_err(fatal)?;
+        Ok(Response::new(codec::vote_answer_to(&answer)))
+    }
+
+    async fn install_snapshot(&self, request: Request<Streaming<pb::SnapshotPart>>) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let caller = self.0.admit(&request)?;
+        let parts = &self.0;
+        let _one = parts.installing.try_acquire().map_err(|_| Status::unavailable("another snapshot is being taken in"))?;
+        let own = parts.local.vote();
+        let current = |vote: &Vote| own.is_none_or(|own| *vote >= own);
+        let metrics = parts.links.metrics(caller.member_id);
+        let received =
+            snapshot::receive(request.into_inner(), parts.engine.clone(), parts.links.times.idle, &metrics, |vote, _| current(vote))
+                .await?;
+        let vote = match (received, own) {
+            (Some((vote, snapshot)), _) => {
+                parts.contact(&vote);
+                parts.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?.vote
+            }
+            // The sender has been replaced: our vote tells it so.
+            (None, Some(own)) => own,
+            (None, None) => return Err(Status::internal("no vote to refuse with")),
+        };
+        Ok(Response::new(pb::SnapshotResponse { vote: Some(codec::vote_to(&vote)) }))
+    }
+
+    async fn transfer_leader(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {
+        self.0.admit(&request)?;
+        let request = codec::transfer_from(request.into_inner())?;
+        let answer = self.0.raft.handle_transfer_leader(request).await.map_err(fatal)?;
+        Ok(Response::new(codec::transfer_answer_to(answer)))
+    }
+
+    async fn confirm_leader(&self, request: Request<pb::ConfirmRequest>) -> Result<Response<pb::ConfirmResponse>, Status> {
+        self.0.admit(&request)?;
+        let pb::ConfirmRequest { term, leader } = request.into_inner();
+        Ok(Response::new(pb::ConfirmResponse { granted: self.0.local.confirms(term, leader) }))
+    }
+
+    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexResponse>, Status> {
+        self.0.admit(&request)?;
+        let (refusal, index) = match self.0.local.read_index().await {
+            Ok(index) => (pb::Refusal::None, index),
+            Err(refusal) => (refusal, 0),
+        };
+        Ok(Response::new(pb::ReadIndexResponse { refusal: refusal as i32, index }))
+    }
+
+    async fn forward(&self, request: Request<Streaming<pb::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
+        let caller = self.0.admit(&request)?;
+        let mut admission = Admission::new(&self.0, caller);
+        let local = self.0.local.clone();
+        let answers = request
+            .into_inner()
+            .scan((), |(), message| future::ready(message.ok()))
+            .take_while(move |_| future::ready(admission.holds()))
+            .map(move |batch| {
+                let local = local.clone();
+                async move { local.propose(batch.proposals).await }
+            })
+            .buffer_unordered(FORWARD_BATCHES)
+            .filter_map(|refusals| future::ready((!refusals.is_empty()).then_some(Ok(pb::ForwardResponse { refusals }))));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    /// Also answered to those who are no members yet, or no longer: it only tells what they may know.
+    async fn probe(&self, request: Request<pb::ProbeRequest>) -> Result<Response<pb::ProbeResponse>, Status> {
+        if let Some(caller) = Caller::from_metadata(request.metadata())
+            && self.0.links.table.is_blocked(caller.member_id)
+        {
+            return Err(Status::unavailable("cut off"));
+        }
+        Ok(Response::new(self.0.local.probe()))
+    }
+
+    async fn lease_forward(&self, request: Request<pb::LeaseForwardRequest>) -> Result<Response<pb::LeaseForwardResponse>, Status> {
+        self.0.admit(&request)?;
+        Ok(Response::new(self.0.local.leases(request.into_inner()).await?))
+    }
+}

@@ -1,0 +1,278 @@
+//! From flags to a serving member, and back to nothing.
+//!
+//! ```text
+//! bind all ports -> who am I (bootstrap) -> open the store, start Raft, serve peers and metrics (assemble)
+//!   -> the known commit is applied, there is a leader -> publish -> "ready to serve client requests" -> serve clients
+//! SIGTERM -> stop accepting, hand over leadership, let calls end -> close the store -> exit 0
+//! ```
+//!
+//! Two runtimes, so that a client's big LIST never delays a heartbeat: "consensus" has Raft, its peers and this file's waiting,
+//! "front" has the clients.
+
+use super::bootstrap::{self, BootstrapError};
+use super::identity::Stored;
+use super::ports::{Port, PortError, Ports};
+use super::publish::{self, PublishError};
+use super::{Server, notify};
+use crate::config::Config;
+use crate::grpc::front::Front;
+use crate::grpc::{Api, ETCD_VERSION};
+use crate::http::{self, serve};
+use crate::metrics::Metrics;
+use axum::Router;
+use rusd_storage::StorageError;
+use rusd_storage::types::LogPosition;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Threads for clients.
+const FRONT_THREADS: usize = 2;
+/// Threads for Raft and peers.
+const CONSENSUS_THREADS: usize = 2;
+/// How long open calls may go on at a shutdown; watches never end by themselves.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long all tries to hand leadership over may take.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// Between two looks at something that has no notification.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Why a member doesn't run, or no longer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BootError {
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("can't start threads: {0}")]
+    Threads(std::io::Error),
+    #[error("can't use a bound port: {0}")]
+    Listener(std::io::Error),
+    #[error("can't listen to signals: {0}")]
+    Signals(std::io::Error),
+    #[error("this build of rusd has no consensus yet, so it can't serve")]
+    NoConsensus,
+}
+
+/// Runs a member until a signal ends it (`Ok`) or it can't go on.
+pub fn run(config: Config) -> Result<(), BootError> {
+    let config = Arc::new(config);
+    let ports = Ports::bind(&config)?;
+    let front = runtime("front", FRONT_THREADS)?;
+    let consensus = runtime("consensus", CONSENSUS_THREADS)?;
+    let result = consensus.block_on(async {
+        let stop = stop_signal()?;
+        tokio::select! {
+            result = live(config, ports, front.handle().clone(), stop.clone()) => result,
+            // Whatever start-up waits for (a peer, a quorum): asked to stop, it stops.
+            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN * 2).await } => {
+                tracing::warn!("stopping took too long, leaving");
+                Ok(())
+            }
+        }
+    });
+    // Blocking reads that still run belong to clients that are gone.
+    front.shutdown_background();
+    consensus.shutdown_background();
+    result
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime, BootError> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build().map_err(BootError::Threads)
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+fn stop_signal() -> Result<CancellationToken, BootError> {
+    let stop = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, stop) = (signal(kind).map_err(BootError::Signals)?, stop.clone());
+        tokio::spawn(async move {
+            signals.recv().await;
+            tracing::info!(signal = kind.as_raw_value(), "received signal; shutting down");
+            stop.cancel();
+        });
+    }
+    Ok(stop)
+}
+
+async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, stop: CancellationToken) -> Result<(), BootError> {
+    let Ports { peer, client, client_http, metrics } = ports;
+    tracing::info!(
+        name = config.name, data_dir = %config.data_dir.display(), etcd_version = ETCD_VERSION,
+        rusd_version = env!("CARGO_PKG_VERSION"), initial_cluster = crate::config::urls::cluster_text(&config.initial_cluster),
+        "starting a member"
+    );
+    let Some(stored) = stop.run_until_cancelled(bootstrap::identify(&config)).await.transpose()? else { return Ok(()) };
+    let member = assemble(config, stored, peer).await?;
+    let api = Api { server: member.server.clone(), metrics: Arc::new(Metrics::new()) };
+    let listening = Listening::new(front, api);
+    listening.serve_routers(metrics, http::metrics_router)?;
+    let ended = tokio::select! {
+        result = serve_clients(&member, &listening, client, client_http, &stop) => result,
+        error = failure(&member.server) => Err(error.into()),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "this member leaves service");
+    }
+    leave(&member.server, &listening, ended.is_ok()).await;
+    ended
+}
+
+/// An assembled member, and the commit it must have applied before it may answer anybody.
+struct Member {
+    server: Arc<Server>,
+    committed: Option<LogPosition>,
+}
+
+/// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster
+/// that never was ([`bootstrap::refuse_bootstrapped`] first, then `stored.founders`).
+///
+/// The one step that needs the network's and the consensus' start faces, which don't exist yet.
+async fn assemble(_config: Arc<Config>, _stored: Stored, _peer: Vec<TcpListener>) -> Result<Member, BootError> {
+    Err(BootError::NoConsensus)
+}
+
+/// Until `stop`.
+async fn serve_clients(
+    member: &Member,
+    listening: &Listening,
+    client: Vec<Port>,
+    client_http: Vec<Port>,
+    stop: &CancellationToken,
+) -> Result<(), BootError> {
+    let server = &member.server;
+    let caught_up = async {
+        // No answer from before a write that this member once acknowledged.
+        wait_for(|| server.state.applied() >= member.committed).await;
+        wait_for(|| server.consensus.status().leader != 0).await;
+    };
+    if stop.run_until_cancelled(caught_up).await.is_none() {
+        return Ok(());
+    }
+    match publish::publish(server, stop).await {
+        Err(PublishError::Stopped) => return Ok(()),
+        published => published?,
+    }
+    tracing::info!(local_member_id = %format_args!("{:x}", server.identity.member_id), cluster_id = %format_args!("{:x}", server.identity.cluster_id),
+        "published local member to cluster through raft");
+    let deciding = server.clone();
+    let until = listening.shutdown.clone();
+    listening.tasks.spawn_on(async move { publish::decide_version(&deciding, &until).await }, &tokio::runtime::Handle::current());
+    listening.serve_clients(client, client_http)?;
+    tracing::info!("ready to serve client requests");
+    notify::ready();
+    stop.cancelled().await;
+    Ok(())
+}
+
+async fn wait_for(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The error that took the store out of service.
+async fn failure(server: &Server) -> StorageError {
+    let mut failed = server.engine.failure();
+    loop {
+        if let Some(error) = failed.borrow_and_update().clone() {
+            return error;
+        }
+        if failed.changed().await.is_err() {
+            return StorageError::Closed("the writer thread is gone".into());
+        }
+    }
+}
+
+/// Stops accepting, hands over leadership, lets calls end, closes the store.
+async fn leave(server: &Server, listening: &Listening, healthy: bool) {
+    listening.shutdown.cancel();
+    listening.tasks.close();
+    if healthy && tokio::time::timeout(HAND_OVER, hand_over(server)).await.is_err() {
+        tracing::warn!("leadership wasn't handed over in time");
+    }
+    listening.tasks.wait().await;
+    let engine = server.engine.clone();
+    match tokio::task::spawn_blocking(move || engine.close()).await {
+        Ok(Ok(())) => tracing::info!("closed the member"),
+        Ok(Err(error)) if healthy => tracing::error!(%error, "the store didn't close well; what was acknowledged is safe in the log"),
+        _ => {}
+    }
+}
+
+/// So that the others don't have to wait for an election.
+async fn hand_over(server: &Server) {
+    let own = server.identity.member_id;
+    if server.consensus.status().leader != own {
+        return;
+    }
+    for target in server.state.members().into_iter().filter(|member| member.id != own && !member.is_learner && !member.name.is_empty()) {
+        let to = format!("{:x}", target.id);
+        match tokio::time::timeout(server.config.election_timeout, server.consensus.transfer_leader(target.id)).await {
+            Ok(Ok(())) => return tracing::info!(to, "handed leadership over"),
+            Ok(Err(error)) => tracing::warn!(to, %error, "leadership wasn't handed over"),
+            Err(_) => tracing::warn!(to, "leadership wasn't handed over in time"),
+        }
+    }
+}
+
+/// What listens, and how it ends.
+struct Listening {
+    front: tokio::runtime::Handle,
+    api: Api,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Listening {
+    fn new(front: tokio::runtime::Handle, api: Api) -> Self {
+        Self { front, api, shutdown: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
+    fn serve_clients(&self, client: Vec<Port>, client_http: Vec<Port>) -> Result<(), BootError> {
+        let _entered = self.front.enter();
+        let web = if client_http.is_empty() { http::client_router(self.api.clone()) } else { Router::new() };
+        let front = Front::new(self.api.clone(), web);
+        for port in client {
+            let (front, shutdown) = (front.clone(), self.shutdown.clone());
+            match port {
+                Port::Tcp(port) => self.spawn(serve::serve(tcp(port)?, front, shutdown, DRAIN)),
+                Port::Unix(port) => self.spawn(serve::serve(unix(port)?, front, shutdown, DRAIN)),
+            }
+        }
+        self.serve_routers(client_http, http::client_router)
+    }
+
+    fn serve_routers(&self, ports: Vec<Port>, router: fn(Api) -> Router) -> Result<(), BootError> {
+        let _entered = self.front.enter();
+        for port in ports {
+            let (router, shutdown) = (router(self.api.clone()), self.shutdown.clone());
+            match port {
+                Port::Tcp(port) => self.spawn(serve::serve_router(tcp(port)?, router, shutdown, DRAIN)),
+                Port::Unix(port) => self.spawn(serve::serve_router(unix(port)?, router, shutdown, DRAIN)),
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.front);
+    }
+}
+
+fn tcp(port: TcpListener) -> Result<impl axum::serve::Listener<Io = tokio::net::TcpStream>, BootError> {
+    tokio::net::TcpListener::from_std(port).map(serve::tcp).map_err(BootError::Listener)
+}
+
+fn unix(port: std::os::unix::net::UnixListener) -> Result<tokio::net::UnixListener, BootError> {
+    tokio::net::UnixListener::from_std(port).map_err(BootError::Listener)
+}

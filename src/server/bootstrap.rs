@@ -1,0 +1,319 @@
+//! Which member this is: from its data dir, else from the flags and what its peers say.
+//!
+//! | data dir | `--initial-cluster-state` | peers are asked | then |
+//! |---|---|---|---|
+//! | has an identity | ignored | no | restart |
+//! | empty | new | does one know this id as started? then refuse | identity from the flags |
+//! | empty | existing | who are the members? | identity from the one with our URLs |
+//! | holds an etcd's database | | no | refuse, touch nothing |
+
+use super::identity::{self, IdentityError, Stored};
+use super::remote::{self, Remote};
+use crate::config::{Config, urls};
+use std::collections::BTreeSet;
+use std::net::ToSocketAddrs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long one peer may take to tell its members, if a new member asks (etcd's BootstrapTimeout at its default election timeout).
+const ASK_NEW: Duration = Duration::from_secs(1);
+/// The same for one that joins.
+const ASK_EXISTING: Duration = Duration::from_secs(10);
+
+/// Why this member can't be.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BootstrapError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("can't read the data dir {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("{} holds the data of an etcd; importing it is to come, nothing was touched. Choose another --data-dir", .0.display())]
+    Foreign(PathBuf),
+    #[error("invalid datadir {}; a v2 proxy directory exists", .0.display())]
+    Proxy(PathBuf),
+    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
+    NoLocalName(String),
+    #[error(
+        "--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={advertised} (resolved urls: {advertised:?} != {cluster:?})"
+    )]
+    NotAdvertised { missing: String, advertised: String, cluster: String },
+    #[error("--initial-advertise-peer-urls has {missing} but missing from --initial-cluster={cluster}")]
+    NotInCluster { missing: String, cluster: String },
+    #[error("initial cluster {0} has duplicate url")]
+    DuplicateUrl(String),
+    #[error("initial cluster unset and no discovery endpoints found")]
+    NoCluster,
+    #[error("member {0:x} has already been bootstrapped")]
+    AlreadyBootstrapped(u64),
+    #[error("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs")]
+    NoPeerAnswers,
+    #[error("error validating peerURLs {0}: member count is unequal")]
+    CountUnequal(String),
+    #[error("error validating peerURLs {peers}: unmatched member while checking PeerURLs ({name})")]
+    Unmatched { peers: String, name: String },
+    #[error("{} belongs to member {stored:x}, whose peer URLs were {theirs}, but these flags are those of {name:?} ({ours})", path.display())]
+    AnotherMembers { path: PathBuf, stored: u64, theirs: String, name: String, ours: String },
+}
+
+/// The directory of all that is ours below the data dir.
+pub fn member_dir(config: &Config) -> PathBuf {
+    config.data_dir.join("member")
+}
+
+/// Who this member is; persisted when this returns.
+pub async fn identify(config: &Config) -> Result<Stored, BootstrapError> {
+    let directory = member_dir(config);
+    refuse_foreign(config)?;
+    if let Some(stored) = identity::load(&directory)? {
+        refuse_another(config, &directory, &stored)?;
+        warn_of_loose_mode(&config.data_dir);
+        return Ok(stored);
+    }
+    let stored = if config.join_existing { join(config).await? } else { found(config).await? };
+    identity::save(&directory, &stored)?;
+    warn_of_loose_mode(&config.data_dir);
+    Ok(stored)
+}
+
+/// Asks the peers whether one of them knows this member as started: then it has been wiped, and has forgotten what it promised.
+/// To be asked as long as this member was never initialized.
+pub async fn refuse_bootstrapped(config: &Config, stored: &Stored) -> Result<(), BootstrapError> {
+    let Some(remote) = remote::first(&other_urls(config), ASK_NEW).await else { return Ok(()) };
+    match remote.members.iter().find(|member| member.id == stored.member_id) {
+        Some(member) if !member.client_urls.is_empty() => Err(BootstrapError::AlreadyBootstrapped(stored.member_id)),
+        _ => Ok(()),
+    }
+}
+
+async fn found(config: &Config) -> Result<Stored, BootstrapError> {
+    check_local(config)?;
+    check_advertised(config)?;
+    check_duplicates(config)?;
+    if config.initial_cluster.is_empty() {
+        return Err(BootstrapError::NoCluster);
+    }
+    let stored = Stored::of_new_cluster(&config.name, &config.initial_cluster, &config.initial_cluster_token)
+        .ok_or_else(|| BootstrapError::NoLocalName(config.name.clone()))?;
+    refuse_bootstrapped(config, &stored).await?;
+    Ok(stored)
+}
+
+async fn join(config: &Config) -> Result<Stored, BootstrapError> {
+    check_local(config)?;
+    check_duplicates(config)?;
+    let remote = remote::first(&other_urls(config), ASK_EXISTING).await.ok_or(BootstrapError::NoPeerAnswers)?;
+    let id = our_id(config, &remote)?;
+    let started = remote.members.iter().any(|member| member.id == id && !member.client_urls.is_empty());
+    if started {
+        return Err(BootstrapError::AlreadyBootstrapped(id));
+    }
+    Ok(Stored::of_running_cluster(id, remote.cluster_id))
+}
+
+/// The id under which the cluster knows our URLs; every member of `--initial-cluster` must be there with its own.
+fn our_id(config: &Config, remote: &Remote) -> Result<u64, BootstrapError> {
+    let peers = || remote.members.iter().flat_map(|member| member.peer_urls.clone()).collect::<Vec<_>>().join(",");
+    if remote.members.len() != config.initial_cluster.len() {
+        return Err(BootstrapError::CountUnequal(peers()));
+    }
+    let mut ours = None;
+    for (name, urls) in &config.initial_cluster {
+        let found = remote.members.iter().find(|member| same_urls(&member.peer_urls, urls));
+        let found = found.ok_or_else(|| BootstrapError::Unmatched { peers: peers(), name: name.clone() })?;
+        if *name == config.name {
+            ours = Some(found.id);
+        }
+    }
+    ours.ok_or_else(|| BootstrapError::NoLocalName(config.name.clone()))
+}
+
+fn other_urls(config: &Config) -> Vec<String> {
+    config.initial_cluster.iter().filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls.clone()).collect()
+}
+
+fn check_local(config: &Config) -> Result<(), BootstrapError> {
+    match config.initial_cluster.iter().any(|(name, _)| *name == config.name) {
+        true => Ok(()),
+        false => Err(BootstrapError::NoLocalName(config.name.clone())),
+    }
+}
+
+fn check_duplicates(config: &Config) -> Result<(), BootstrapError> {
+    match urls::has_duplicate_url(&config.initial_cluster) {
+        true => Err(BootstrapError::DuplicateUrl(urls::cluster_text(&config.initial_cluster))),
+        false => Ok(()),
+    }
+}
+
+/// What we advertise must be what the others expect of us, as text or after resolution.
+fn check_advertised(config: &Config) -> Result<(), BootstrapError> {
+    let advertised = &config.advertise_peer_urls;
+    let cluster: Vec<String> =
+        config.initial_cluster.iter().filter(|(name, _)| *name == config.name).flat_map(|(_, urls)| urls.clone()).collect();
+    if same_urls(advertised, &cluster) {
+        return Ok(());
+    }
+    let without = |these: &[String], those: &[String]| these.iter().filter(|url| !those.contains(url)).cloned().collect::<Vec<_>>();
+    let missing = without(&cluster, advertised);
+    if !missing.is_empty() {
+        let missing = missing.iter().map(|url| format!("{}={url}", config.name)).collect::<Vec<_>>().join(",");
+        return Err(BootstrapError::NotAdvertised { missing, advertised: advertised.join(","), cluster: cluster.join(",") });
+    }
+    let ours = urls::cluster_text(&[(config.name.clone(), advertised.clone())]);
+    Err(BootstrapError::NotInCluster { missing: without(advertised, &cluster).join(","), cluster: ours })
+}
+
+fn same_urls(these: &[String], those: &[String]) -> bool {
+    let sorted = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+    if sorted(these) == sorted(those) {
+        return true;
+    }
+    these.len() == those.len() && resolved(these).is_some_and(|these| Some(these) == resolved(those))
+}
+
+/// All addresses with their schemes; `None` if one can't be resolved.
+fn resolved(list: &[String]) -> Option<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for text in list {
+        let url = urls::parse(text).ok()?.url;
+        let target = (url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?);
+        all.extend(target.to_socket_addrs().ok()?.map(|address| format!("{}://{address}", url.scheme())));
+    }
+    Some(all)
+}
+
+/// An etcd's directory is recognized by its database or log, and left as it is.
+fn refuse_foreign(config: &Config) -> Result<(), BootstrapError> {
+    let member = member_dir(config);
+    let wal = config.wal_dir.iter().cloned().chain([member.join("wal")]);
+    if let Some(found) = [member.join("snap/db")].into_iter().chain(wal.filter(|path| holds_wal(path))).find(|path| path.exists()) {
+        return Err(BootstrapError::Foreign(found));
+    }
+    if config.data_dir.join("proxy").is_dir() {
+        return Err(BootstrapError::Proxy(config.data_dir.clone()));
+    }
+    match std::fs::read_dir(&config.data_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BootstrapError::Unreadable { path: config.data_dir.clone(), error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn holds_wal(directory: &Path) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "wal"))
+}
+
+/// Flags are ignored at a restart, but when they name *another* founder with its URLs, the directory is the wrong one.
+fn refuse_another(config: &Config, directory: &Path, stored: &Stored) -> Result<(), BootstrapError> {
+    let mut others = stored.founders.iter().filter(|founder| founder.id != stored.member_id);
+    if !others.any(|other| other.name == config.name && other.peer_urls == config.advertise_peer_urls) {
+        return Ok(());
+    }
+    let own = stored.founders.iter().find(|founder| founder.id == stored.member_id);
+    Err(BootstrapError::AnotherMembers {
+        path: directory.into(),
+        stored: stored.member_id,
+        theirs: own.map(|own| own.peer_urls.join(",")).unwrap_or_default(),
+        name: config.name.clone(),
+        ours: config.advertise_peer_urls.join(","),
+    })
+}
+
+fn warn_of_loose_mode(directory: &Path) {
+    if let Ok(mode) = std::fs::metadata(directory).map(|metadata| metadata.permissions().mode() & 0o777)
+        && mode != 0o700
+    {
+        let mode = format!("{mode:03o}");
+        tracing::warn!(dir = %directory.display(), mode, "directory exists without desired file permission 0700");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    fn config(directory: &Path, arguments: &[&str]) -> Config {
+        let data_dir = format!("--data-dir={}", directory.join("data").display());
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).chain([data_dir]).collect();
+        Config::new(&Flags::read(&arguments, &[]).expect("they parse")).expect("a config")
+    }
+
+    async fn refusal(arguments: &[&str]) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        let error = identify(&config(directory.path(), arguments)).await.expect_err("refused").to_string();
+        assert_eq!(std::fs::read_dir(directory.path()).expect("it lists").count(), 0, "nothing may be left behind");
+        error
+    }
+
+    #[tokio::test]
+    async fn contradictions_are_refused_in_etcds_words_and_leave_nothing() {
+        assert_eq!(
+            refusal(&["--name=x", "--initial-cluster=y=http://localhost:2380"]).await,
+            "couldn't find local name \"x\" in the initial cluster configuration"
+        );
+        assert_eq!(
+            refusal(&["--initial-cluster=default=http://localhost:1"]).await,
+            "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls=http://localhost:2380 \
+             (resolved urls: \"http://localhost:2380\" != \"http://localhost:1\")"
+        );
+        assert_eq!(
+            refusal(&["--initial-advertise-peer-urls=http://localhost:2380,http://localhost:2381"]).await,
+            "--initial-advertise-peer-urls has http://localhost:2381 but missing from \
+             --initial-cluster=default=http://localhost:2380,default=http://localhost:2381"
+        );
+        assert_eq!(
+            refusal(&["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"]).await,
+            "initial cluster b=http://localhost:2380,default=http://localhost:2380 has duplicate url"
+        );
+        assert!(
+            refusal(&["--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:1", "--initial-cluster-state=existing"])
+                .await
+                .starts_with("cannot fetch cluster info from peer urls")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_restart_ignores_the_initial_flags_but_not_another_members_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cluster = "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2";
+        let a = ["--name=a", "--initial-advertise-peer-urls=http://127.0.0.1:1", cluster];
+        let first = identify(&config(directory.path(), &a)).await.expect("a new member");
+        let again = identify(&config(directory.path(), &["--name=a", "--initial-cluster-state=existing"])).await.expect("a restart");
+        assert_eq!(first, again);
+        let b = ["--name=b", "--initial-advertise-peer-urls=http://127.0.0.1:2", cluster];
+        let error = identify(&config(directory.path(), &b)).await.expect_err("a's directory").to_string();
+        assert!(error.contains("belongs to member"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_etcds_directory_is_left_alone() {
+        for file in ["member/snap/db", "member/wal/0000000000000000-0000000000000000.wal"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("data").join(file);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("it makes");
+            std::fs::write(&path, b"x").expect("it writes");
+            let error = identify(&config(directory.path(), &[])).await.expect_err("refused").to_string();
+            assert!(error.contains("importing it is to come"), "{error}");
+            assert!(!directory.path().join("data/member/identity.json").exists());
+        }
+    }
+
+    #[test]
+    fn a_joining_member_takes_the_id_its_url_was_added_under() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let flags = ["--name=b", "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2", "--initial-cluster-state=existing"];
+        let config = config(directory.path(), &flags);
+        let member = |id, url: &str| remote::Member { id, peer_urls: vec![url.into()], client_urls: vec![] };
+        let mut remote = Remote { cluster_id: 9, members: vec![member(5, "http://127.0.0.1:1"), member(7, "http://127.0.0.1:2")] };
+        assert_eq!(our_id(&config, &remote).expect("it is there"), 7);
+        remote.members[1].peer_urls = vec!["http://127.0.0.1:3".into()];
+        assert!(our_id(&config, &remote).expect_err("it isn't").to_string().contains("unmatched member"));
+        remote.members.pop();
+        assert!(our_id(&config, &remote).expect_err("too few").to_string().ends_with("member count is unequal"));
+    }
+}
