@@ -151,15 +151,17 @@ impl State {
     ) -> Result<Option<ApplyResult>, StorageError> {
         let rooms = self.rooms();
         rooms.log.begin(position);
+        // The state before this entry; what the entry changes follows it.
+        if rooms.deltas.load(Ordering::Relaxed) > DELTAS_PER_IMAGE {
+            rooms.log.delta(&Delta { delta: Some(delta::Delta::Image(rooms.image())) });
+            rooms.deltas.store(0, Ordering::Relaxed);
+        }
         let members = membership.is_some();
         if let Some(membership) = membership {
             cluster::membership(&rooms, position, membership);
         }
         let result = proposal.map(|proposal| command(&rooms, position, proposal)).transpose()?;
-        if rooms.deltas.load(Ordering::Relaxed) > DELTAS_PER_IMAGE {
-            rooms.log.delta(&Delta { delta: Some(delta::Delta::Image(rooms.image())) });
-            rooms.deltas.store(0, Ordering::Relaxed);
-        }
+        // Ended already if the entry published changes of keys: history must hold them before anyone is told.
         rooms.log.end();
         let revision = rooms.store.revision();
         self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);

@@ -72,7 +72,7 @@ fn attach(store: &Store, lessor: &mut Lessor, leased: BTreeMap<Bytes, (i64, i64)
         let range = Range { key: key.clone(), keys_only: true, ..Range::default() };
         let found = store.range(&range).map_err(|error| StorageError::Closed(error.to_string()))?;
         if found.kvs.first().is_some_and(|kv| kv.mod_revision == main) {
-            lessor.attach(lease, key);
+            lessor.attach(lease, Bytes::copy_from_slice(&key));
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ pub(super) struct Work {
     queue: VecDeque<Pending>,
     /// The compact revision the disk is at.
     done: i64,
-    round: Arc<Mutex<Round>>,
+    pub(super) round: Arc<Mutex<Round>>,
 }
 
 struct Round {
@@ -78,6 +78,9 @@ impl Store {
     pub fn compact_step(&self) -> Result<bool, StorageError> {
         let round = self.work.lock().round.clone();
         let mut round = round.lock();
+        if Arc::strong_count(&self.holders) > 1 {
+            return Ok(false);
+        }
         round.phase = match std::mem::replace(&mut round.phase, Phase::Idle) {
             Phase::Idle => match self.next_target() {
                 None => return Ok(false),

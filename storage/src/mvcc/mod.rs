@@ -67,6 +67,8 @@ pub struct Store {
     compacted: AtomicI64,
     work: Mutex<Work>,
     hashes: Mutex<VecDeque<CachedHash>>,
+    /// Snapshots on their way hold clones.
+    holders: Arc<()>,
 }
 
 impl Store {
@@ -80,6 +82,7 @@ impl Store {
             compacted: AtomicI64::new(compact_revision),
             work: Mutex::new(Work::new(compact_revision)),
             hashes: Mutex::default(),
+            holders: Arc::default(),
         }
     }
 
@@ -106,6 +109,18 @@ impl Store {
             return Err(Rejection::Compacted.into());
         }
         Ok(self.log.history(from, to.min(pin.revision()), bytes_max)?)
+    }
+
+    /// Records of [from, pinned revision] for a snapshot, dead ones that are not erased yet among them.
+    pub fn pinned_history(&self, pin: &Pin, from: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), StorageError> {
+        self.log.history(from, pin.revision(), bytes_max)
+    }
+
+    /// Stops physical compaction while the answer lives: a snapshot that has read a dead put must also find the tombstone that killed it.
+    pub fn hold_compaction(&self) -> Arc<()> {
+        let round = self.work.lock().round.clone();
+        let _between_steps = round.lock();
+        Arc::clone(&self.holders)
     }
 
     /// Live keys.

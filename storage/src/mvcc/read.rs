@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-fn missing(revision: Revision) -> StorageError {
+pub(super) fn missing(revision: Revision) -> StorageError {
     let detail = "no frame holds it".to_string();
     StorageError::Damaged { path: PathBuf::from("db"), what: format!("record of revision {}.{}", revision.main, revision.sub), detail }
 }

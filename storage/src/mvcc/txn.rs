@@ -69,7 +69,7 @@ impl WriteTxn<'_> {
             }
         };
         let mut loaded = self.store.log.read(&[revision])?;
-        Ok(loaded.pop().flatten().map(|record| record.kv))
+        loaded.pop().flatten().map(|record| Some(record.kv)).ok_or_else(|| super::read::missing(revision))
     }
 
     /// A range inside the entry (b.1): sees own changes.
@@ -138,6 +138,8 @@ impl WriteTxn<'_> {
     /// Publishes; returns the header revision (new if changed, else the old one).
     pub fn publish(self) -> i64 {
         if self.changed() {
+            // History must hold the changes before anyone is told of the revision.
+            self.store.log.end();
             self.store.revision.store(self.main, Ordering::Release);
             self.store.published.send_replace(self.main);
         }

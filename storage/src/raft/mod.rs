@@ -1,13 +1,17 @@
-//! openraft's storage traits over the engine and the state. One of the three places that name openraft. STUB with the agreed face.
+//! openraft's storage traits over the engine and the state. One of the three places that name openraft.
 
 pub mod log_store;
+mod state_machine;
 pub mod types;
 
 pub use log_store::{LogStore, VoteCell};
+pub use state_machine::StateMachine;
 
+use crate::apply::{Recovering, State};
 use crate::command::ApplyResult;
 use crate::engine::{self, Engine};
 use crate::error::StorageError;
+use crate::statelog::{Recovery, StateLog};
 use crate::types::LogPosition;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,11 +50,38 @@ pub struct Opened {
     pub has_vote: bool,
 }
 
-/// openraft's `RaftStateMachine`.
-#[derive(Clone)]
-pub struct StateMachine {}
-
 /// Opens the member directory: engine, state, and both faces.
-pub fn open(_directory: &Path, _options: Options, _sink: Arc<dyn ResultSink>) -> Result<Opened, StorageError> {
-    todo!()
+///
+/// # Errors
+/// The directory is locked, damaged, of an unknown format, or the disk fails.
+pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Result<Opened, StorageError> {
+    let mut recovery = Recovery::new();
+    let mut rooms = Recovering::new(options.memory_bytes);
+    let (engine, recovered) = Engine::open(directory, options.engine, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
+    let (applied, deltas, frames) = recovery.finish()?;
+    check_order(directory, applied, &recovered)?;
+    let log = StateLog::new(engine.clone(), frames, applied);
+    let state = Arc::new(State::new(rooms.finish(log, deltas)?));
+    let vote = match &recovered.vote {
+        None => None,
+        Some(bytes) => Some(log_store::decode_vote(bytes.clone()).ok_or_else(|| damaged(directory, "vote", "it can't be decoded"))?),
+    };
+    let log_store = LogStore::new(engine.clone(), vote, recovered.committed.map(types::log_id));
+    let state_machine = StateMachine::new(Arc::clone(&state), engine.clone(), sink);
+    Ok(Opened { engine, state, log_store, state_machine, committed: recovered.committed, has_vote: vote.is_some() })
+}
+
+/// The state may be behind the log, never ahead of it, and never before its floor: the entries between would be lost.
+fn check_order(directory: &Path, applied: Option<LogPosition>, recovered: &engine::Recovered) -> Result<(), StorageError> {
+    if applied.map(|at| at.index) > recovered.last.map(|at| at.index) {
+        return Err(damaged(directory, "order of log and state", format!("applied {applied:?}, last entry {:?}", recovered.last)));
+    }
+    if recovered.purged.map(|at| at.index) > applied.map(|at| at.index) {
+        return Err(damaged(directory, "order of log and state", format!("purged {:?}, applied {applied:?}", recovered.purged)));
+    }
+    Ok(())
+}
+
+fn damaged(directory: &Path, what: &str, detail: impl Into<String>) -> StorageError {
+    StorageError::Damaged { path: directory.to_path_buf(), what: what.into(), detail: detail.into() }
 }

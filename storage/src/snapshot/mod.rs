@@ -1,62 +1,248 @@
-//! STUB: the faces the peer network is written against.
-#![allow(missing_docs, unused_variables, clippy::all)]
-use crate::engine::Engine;
+//! A snapshot on its way: the state at one applied position, as chunks.
+//!
+//! | chunk | what |
+//! |---|---|
+//! | `1` | head: applied position, revision, then (checksummed) the image of the small rooms |
+//! | `2` | a state frame with its span: key-value records in revision order |
+//! | `3` | end: how many frames and records there were |
+//!
+//! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
+//! install is only a switch. A record's unit gets its main revision as log index: never above the real one, since every revision took an
+//! entry and the first entry changes no key.
+
+use crate::apply::{Recovering, Rooms};
+use crate::command::state::{Delta, Image, delta};
+use crate::engine::{Engine, Incoming, Span, StateFrame};
 use crate::error::StorageError;
-use crate::raft::StateMachine;
-use crate::raft::types::*;
-use bytes::Bytes;
-use futures::Stream;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use std::io;
-type C = TypeConfig;
-type Snap = openraft::alias::SnapshotOf<C, SnapshotData>;
-pub struct Outgoing {}
-impl Outgoing {
-    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, StorageError> {
-        todo!()
-    }
-}
+use crate::mvcc::{Pin, Store};
+use crate::statelog::open::Open;
+use crate::statelog::{Recovery, StateLog};
+use crate::types::{LogPosition, Record};
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A chunk's records, about.
+const CHUNK_BYTES: usize = 256 << 10;
+/// A frame is closed at this size.
+const FRAME_BYTES: usize = 60 << 10;
+
+/// What openraft carries.
 pub enum SnapshotData {
+    /// To be sent.
     Outgoing(Outgoing),
-    Received,
+    /// Received and ready to be switched to.
+    Received(Box<Received>),
 }
-pub struct Receiver {}
+
+/// A snapshot being sent.
+pub struct Outgoing {
+    store: Arc<Store>,
+    pin: Arc<Pin>,
+    _hold: Arc<()>,
+    image: Bytes,
+    position: LogPosition,
+    next: Next,
+    frames: u64,
+    records: u64,
+    ready: std::collections::VecDeque<StateFrame>,
+}
+
+enum Next {
+    Head,
+    Records(i64),
+    End,
+    Nothing,
+}
+
+impl Outgoing {
+    pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
+        let _hold = store.hold_compaction();
+        Self { store, pin, _hold, image, position, next: Next::Head, frames: 0, records: 0, ready: std::collections::VecDeque::new() }
+    }
+
+    /// The next chunk, `None` after the last. Blocking.
+    ///
+    /// # Errors
+    /// History can't be read.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, StorageError> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                self.frames += 1;
+                return Ok(Some(frame_chunk(&frame)));
+            }
+            match self.next {
+                Next::Head => {
+                    self.next = Next::Records(0);
+                    return Ok(Some(self.head()));
+                }
+                Next::Records(from) if from <= self.pin.revision() => self.fill(from)?,
+                Next::Records(_) => self.next = Next::End,
+                Next::End => {
+                    self.next = Next::Nothing;
+                    let mut chunk = vec![3];
+                    chunk.put_u64_le(self.frames);
+                    chunk.put_u64_le(self.records);
+                    return Ok(Some(chunk.into()));
+                }
+                Next::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    fn head(&self) -> Bytes {
+        let mut chunk = vec![1];
+        chunk.put_u64_le(self.position.term);
+        chunk.put_u64_le(self.position.index);
+        chunk.put_u32_le(crc32c::crc32c(&self.image));
+        chunk.extend_from_slice(&self.image);
+        chunk.into()
+    }
+
+    fn fill(&mut self, from: i64) -> Result<(), StorageError> {
+        let (records, next) = self.store.pinned_history(&self.pin, from, CHUNK_BYTES)?;
+        self.records += records.len() as u64;
+        let mut open = Open::new(None);
+        let mut main = None;
+        for record in &records {
+            if main != Some(record.revision.main) {
+                self.close(&mut open, main.is_some(), FRAME_BYTES);
+                main = Some(record.revision.main);
+                open.begin(LogPosition { term: self.position.term, index: record.revision.main.cast_unsigned() });
+            }
+            open.record(record);
+        }
+        self.close(&mut open, main.is_some(), 0);
+        self.next = Next::Records(next);
+        Ok(())
+    }
+
+    fn close(&mut self, open: &mut Open, in_unit: bool, at_least: usize) {
+        if in_unit {
+            open.end();
+        }
+        if open.bytes() >= at_least.max(1)
+            && let Some((frame, _)) = open.take_frame()
+        {
+            self.ready.push_back(frame);
+            open.clear();
+        }
+    }
+}
+
+fn frame_chunk(frame: &StateFrame) -> Bytes {
+    let span = &frame.span;
+    let mut chunk = Vec::with_capacity(frame.body.len() + 64);
+    chunk.put_u8(2);
+    chunk.put_u32_le(crc32c::crc32c(&frame.body));
+    for position in [span.first, span.last] {
+        chunk.put_u64_le(position.term);
+        chunk.put_u64_le(position.index);
+    }
+    chunk.put_i64_le(span.first_revision);
+    chunk.put_i64_le(span.last_revision);
+    chunk.extend_from_slice(&frame.body);
+    chunk.into()
+}
+
+/// A received snapshot.
+pub struct Received {
+    pub(crate) incoming: Incoming,
+    pub(crate) rooms: Rooms,
+    pub(crate) position: LogPosition,
+}
+
+/// A snapshot being received: writes a partial Db and rebuilds the rooms. Blocking.
+pub struct Receiver {
+    engine: Engine,
+    incoming: Incoming,
+    recovery: Recovery,
+    rooms: Recovering,
+    head: Option<(LogPosition, Image)>,
+    frames: u64,
+    records: u64,
+    done: bool,
+}
+
+fn garbled(what: &str) -> StorageError {
+    StorageError::Damaged { path: PathBuf::from("(snapshot being received)"), what: what.into(), detail: "it does not fit the format or its checksum".into() }
+}
+
 impl Receiver {
-    pub fn begin(engine: Engine) -> Result<Self, StorageError> {
-        todo!()
+    /// Starts a partial Db, removing an older one.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn begin(engine: Engine, memory_bytes: u64) -> Result<Self, StorageError> {
+        let incoming = engine.begin_install()?;
+        Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, frames: 0, records: 0, done: false })
     }
-    pub fn chunk(&mut self, chunk: Bytes) -> Result<(), StorageError> {
-        todo!()
+
+    /// Takes a chunk.
+    ///
+    /// # Errors
+    /// The chunk is garbled or out of order, or the disk fails.
+    pub fn chunk(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
+        let kind = if chunk.is_empty() { 0 } else { chunk.get_u8() };
+        match kind {
+            1 if self.head.is_none() && chunk.len() >= 20 => self.take_head(chunk),
+            2 if self.head.is_some() && chunk.len() >= 52 => self.take_frame(chunk),
+            3 if self.head.is_some() && chunk.len() == 16 => {
+                self.done = chunk.get_u64_le() == self.frames && chunk.get_u64_le() == self.records;
+                if self.done { Ok(()) } else { Err(garbled("end of the snapshot")) }
+            }
+            _ => Err(garbled("order of chunks")),
+        }
     }
-    pub fn finish(self) -> Result<SnapshotData, StorageError> {
-        todo!()
+
+    fn take_head(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
+        let position = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
+        if chunk.get_u32_le() != crc32c::crc32c(&chunk) {
+            return Err(garbled("image"));
+        }
+        let image = Image::decode(chunk).map_err(|_| garbled("image"))?;
+        self.head = Some((position, image));
+        Ok(())
     }
-}
-impl RaftSnapshotBuilder<C> for StateMachine {
-    type SnapshotData = SnapshotData;
-    async fn build_snapshot(&mut self) -> Result<Snap, io::Error> {
-        todo!()
+
+    fn take_frame(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
+        let checksum = chunk.get_u32_le();
+        let first = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
+        let last = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
+        let span = Span { first, last, first_revision: chunk.get_i64_le(), last_revision: chunk.get_i64_le() };
+        if checksum != crc32c::crc32c(&chunk) {
+            return Err(garbled("frame"));
+        }
+        self.frames += 1;
+        self.put(StateFrame { span, body: chunk })
     }
-}
-impl RaftStateMachine<C> for StateMachine {
-    type SnapshotData = SnapshotData;
-    type SnapshotBuilder = StateMachine;
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        todo!()
+
+    fn put(&mut self, frame: StateFrame) -> Result<(), StorageError> {
+        let id = self.incoming.put_state(frame.clone())?;
+        let (rooms, records) = (&mut self.rooms, &mut self.records);
+        self.recovery.frame(id, frame, &mut |record: Record| {
+            *records += 1;
+            rooms.record(record);
+        })
     }
-    async fn apply<X>(&mut self, es: X) -> Result<(), io::Error>
-    where
-        X: Stream<Item = Result<EntryResponder<C>, io::Error>> + Unpin + Send,
-    {
-        todo!()
-    }
-    async fn get_snapshot_builder(&mut self) -> StateMachine {
-        todo!()
-    }
-    async fn install_snapshot(&mut self, m: &SnapshotMeta, d: SnapshotData) -> Result<(), io::Error> {
-        todo!()
-    }
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snap>, io::Error> {
-        todo!()
+
+    /// All chunks are there: the state is durable and rebuilt, ready to be switched to.
+    ///
+    /// # Errors
+    /// The end is missing, or the disk fails.
+    pub fn finish(mut self) -> Result<SnapshotData, StorageError> {
+        let (Some((position, image)), true) = (self.head.take(), self.done) else { return Err(garbled("end of the snapshot")) };
+        let mut open = Open::new(None);
+        open.begin(position);
+        open.delta(&Delta { delta: Some(delta::Delta::Image(image)) });
+        open.end();
+        let (frame, _) = open.take_frame().expect("a unit was ended");
+        self.put(frame)?;
+        self.incoming.finish()?;
+        let (applied, deltas, directory) = self.recovery.finish()?;
+        let log = StateLog::new(self.engine.clone(), directory, applied);
+        let rooms = self.rooms.finish(log, deltas)?;
+        Ok(SnapshotData::Received(Box::new(Received { incoming: self.incoming, rooms, position })))
     }
 }

@@ -5,7 +5,7 @@
 //! Nothing is durable before that: after a crash the entries since are applied again from the Raft log.
 
 mod directory;
-mod open;
+pub(crate) mod open;
 mod recovery;
 mod sweep;
 #[cfg(test)]
@@ -88,9 +88,12 @@ impl StateLog {
         self.open.lock().delta(delta);
     }
 
-    /// Ends the unit; hands over full frames to the engine.
+    /// Ends the unit, if it has not ended yet; hands over full frames to the engine.
     pub fn end(&self) {
         let mut open = self.open.lock();
+        if !open.in_unit() {
+            return;
+        }
         open.end();
         if open.bytes() >= FULL_BYTES {
             self.hand_over_open(&mut open);

@@ -1,0 +1,184 @@
+//! openraft's state machine over [`State`]: applies batches, hands out snapshots at a pinned revision, installs received ones.
+
+use super::ResultSink;
+use super::types::{Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position};
+use crate::apply::State;
+use crate::command::proposal::Command;
+use crate::command::Proposal;
+use crate::engine::{Completion, Engine};
+use crate::error::StorageError;
+use crate::mvcc::Pin;
+use crate::snapshot::{Outgoing, Received, SnapshotData};
+use crate::types::LogPosition;
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::OptionalSend;
+use parking_lot::Mutex;
+use prost::Message;
+use std::io;
+use std::sync::{Arc, Weak};
+
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// What a snapshot on its way was taken at; the same while a transfer of it lives.
+struct Taken {
+    meta: SnapshotMeta,
+    position: LogPosition,
+    image: Bytes,
+    pin: Weak<Pin>,
+}
+
+/// openraft's `RaftStateMachine`.
+#[derive(Clone)]
+pub struct StateMachine {
+    state: Arc<State>,
+    engine: Engine,
+    sink: Arc<dyn ResultSink>,
+    taken: Arc<Mutex<Option<Taken>>>,
+}
+
+impl StateMachine {
+    pub(super) fn new(state: Arc<State>, engine: Engine, sink: Arc<dyn ResultSink>) -> Self {
+        Self { state, engine, sink, taken: Arc::default() }
+    }
+
+    fn apply_one(&self, (entry, responder): EntryResponder<TypeConfig>) -> Result<LogPosition, StorageError> {
+        let at = position(&entry.log_id);
+        let proposal = match entry.payload.command {
+            None => None,
+            Some(command) => Some(
+                Proposal::decode(command.0).map_err(|error| StorageError::UnknownCommand { index: at.index, detail: error.to_string() })?,
+            ),
+        };
+        let membership = entry.payload.membership.as_ref().map(membership_to_state);
+        let result = if proposal.as_ref().is_some_and(heavy) {
+            aside(|| self.state.apply(at, proposal.as_ref(), membership))?
+        } else {
+            self.state.apply(at, proposal.as_ref(), membership)?
+        };
+        if let (Some(proposal), Some(result)) = (proposal, result) {
+            self.sink.applied(proposal.origin, proposal.sequence, at, result);
+        }
+        if let Some(responder) = responder {
+            responder.send(Applied { index: at.index });
+        }
+        Ok(at)
+    }
+
+    fn meta(&self) -> (SnapshotMeta, Option<LogPosition>) {
+        let applied = self.state.applied();
+        let id = applied.map(log_id);
+        let meta = SnapshotMeta { last_log_id: id, last_membership: self.membership() };
+        (meta, applied)
+    }
+
+    fn membership(&self) -> StoredMembership {
+        let stored = self.state.rooms().membership.read().clone();
+        let at = stored.log_position.map(|at| log_id(LogPosition { term: at.term, index: at.index }));
+        let membership = stored.membership.as_ref().and_then(membership_from_state).unwrap_or_default();
+        StoredMembership::new(at, membership)
+    }
+
+    /// A handle at the applied position, or the one that is being sent already.
+    fn take(&self) -> Option<Snapshot> {
+        let store = self.state.store();
+        let mut taken = self.taken.lock();
+        if let Some(taken) = taken.as_ref()
+            && let Some(pin) = taken.pin.upgrade()
+        {
+            let outgoing = Outgoing::new(store, pin, taken.image.clone(), taken.position);
+            return Some(Snapshot { meta: taken.meta.clone(), snapshot: SnapshotData::Outgoing(outgoing) });
+        }
+        let (meta, applied) = self.meta();
+        let position = applied?;
+        let pin = Arc::new(store.pin());
+        let image: Bytes = self.state.rooms().image().encode_to_vec().into();
+        *taken = Some(Taken { meta: meta.clone(), position, image: image.clone(), pin: Arc::downgrade(&pin) });
+        let outgoing = Outgoing::new(store, pin, image, position);
+        Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(outgoing) })
+    }
+}
+
+/// Entries that may take long: consensus must not wait behind them on its thread.
+fn heavy(proposal: &Proposal) -> bool {
+    match &proposal.command {
+        Some(Command::DeleteRange(delete)) => !delete.range_end.is_empty(),
+        Some(Command::Txn(txn)) => txn.success.len() + txn.failure.len() > 32,
+        Some(Command::LeaseRevoke(_)) => true,
+        _ => false,
+    }
+}
+
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let many = tokio::runtime::Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
+    if many { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Starts an engine operation and waits until it is durable.
+pub(super) async fn durable(start: impl FnOnce(Completion)) -> Result<(), StorageError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    start(Box::new(move |result| drop(sender.send(result))));
+    receiver.await.unwrap_or_else(|_| Err(StorageError::Closed("the writer has ended".into())))
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    /// Makes everything applied so far durable: the log up to it may then be purged.
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = self.take().ok_or_else(|| io::Error::other("nothing was applied yet"))?;
+        self.state.rooms().log.hand_over();
+        durable(|done| self.engine.sync(done)).await?;
+        Ok(snapshot)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.state.applied().map(log_id), self.membership()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(first) = entries.next().await {
+            let mut applied = self.apply_one(first?)?;
+            // What else is ready belongs to the batch.
+            while let Some(Some(more)) = entries.next().now_or_never() {
+                applied = self.apply_one(more?)?;
+            }
+            self.sink.advanced(applied);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
+        let SnapshotData::Received(received) = data else {
+            return Err(io::Error::other("a snapshot of our own can't be installed"));
+        };
+        let last = meta.last_log_id.as_ref().map(position);
+        if last != Some(received.position) {
+            return Err(io::Error::other(format!("the snapshot reaches {:?}, its announcement said {last:?}", received.position)));
+        }
+        let Received { incoming, rooms, position: at } = *received;
+        durable(|done| self.engine.switch(incoming, at, done)).await?;
+        tracing::info!(term = at.term, index = at.index, "snapshot installed");
+        self.state.replace(rooms);
+        self.taken.lock().take();
+        self.sink.advanced(at);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.take())
+    }
+}
