@@ -9,8 +9,10 @@
 //! Two runtimes, so that a client's big LIST never delays a heartbeat: "consensus" has Raft, its peers and this file's waiting,
 //! "front" has the clients.
 
+use super::assemble::{Member, assemble};
 use super::bootstrap::{self, BootstrapError};
-use super::identity::Stored;
+use super::compactor::RetentionError;
+use super::consensus::StartError;
 use super::ports::{Port, PortError, Ports};
 use super::publish::{self, PublishError};
 use super::{Server, notify};
@@ -21,7 +23,6 @@ use crate::http::{self, serve};
 use crate::metrics::Metrics;
 use axum::Router;
 use rusd_storage::StorageError;
-use rusd_storage::types::LogPosition;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +60,14 @@ pub enum BootError {
     Listener(std::io::Error),
     #[error("can't listen to signals: {0}")]
     Signals(std::io::Error),
-    #[error("this build of rusd has no consensus yet, so it can't serve")]
-    NoConsensus,
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
+    #[error("consensus has stopped: {0}")]
+    ConsensusStopped(String),
+    #[error("this member was removed from the cluster for ever")]
+    Removed,
 }
 
 /// Runs a member until a signal ends it (`Ok`) or it can't go on.
@@ -74,7 +81,7 @@ pub fn run(config: Config) -> Result<(), BootError> {
         tokio::select! {
             result = live(config, ports, front.handle().clone(), stop.clone()) => result,
             // Whatever start-up waits for (a peer, a quorum): asked to stop, it stops.
-            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN * 2).await } => {
+            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN * 3).await } => {
                 tracing::warn!("stopping took too long, leaving");
                 Ok(())
             }
@@ -112,33 +119,19 @@ async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, 
         "starting a member"
     );
     let Some(stored) = stop.run_until_cancelled(bootstrap::identify(&config)).await.transpose()? else { return Ok(()) };
-    let member = assemble(config, stored, peer).await?;
+    let member = assemble(config, &stored, peer, &stop).await?;
     let api = Api { server: member.server.clone(), metrics: Arc::new(Metrics::new()) };
     let listening = Listening::new(front, api);
     listening.serve_routers(metrics, http::metrics_router)?;
     let ended = tokio::select! {
         result = serve_clients(&member, &listening, client, client_http, &stop) => result,
-        error = failure(&member.server) => Err(error.into()),
+        error = failure(&member.server) => Err(error),
     };
     if let Err(error) = &ended {
         tracing::error!(%error, "this member leaves service");
     }
     leave(&member.server, &listening, ended.is_ok()).await;
     ended
-}
-
-/// An assembled member, and the commit it must have applied before it may answer anybody.
-struct Member {
-    server: Arc<Server>,
-    committed: Option<LogPosition>,
-}
-
-/// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster
-/// that never was ([`bootstrap::refuse_bootstrapped`] first, then `stored.founders`).
-///
-/// The one step that needs the network's and the consensus' start faces, which don't exist yet.
-async fn assemble(_config: Arc<Config>, _stored: Stored, _peer: Vec<TcpListener>) -> Result<Member, BootError> {
-    Err(BootError::NoConsensus)
 }
 
 /// Until `stop`.
@@ -167,7 +160,7 @@ async fn serve_clients(
     let deciding = server.clone();
     let until = listening.shutdown.clone();
     listening.tasks.spawn_on(async move { publish::decide_version(&deciding, &until).await }, &tokio::runtime::Handle::current());
-    listening.serve_clients(client, client_http)?;
+    listening.serve_clients(member, client, client_http)?;
     tracing::info!("ready to serve client requests");
     notify::ready();
     stop.cancelled().await;
@@ -180,16 +173,14 @@ async fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// The error that took the store out of service.
-async fn failure(server: &Server) -> StorageError {
-    let mut failed = server.engine.failure();
-    loop {
-        if let Some(error) = failed.borrow_and_update().clone() {
-            return error;
-        }
-        if failed.changed().await.is_err() {
-            return StorageError::Closed("the writer thread is gone".into());
-        }
+/// What takes a member out of service: its store, openraft, or its removal.
+async fn failure(server: &Server) -> BootError {
+    let (mut store, mut raft, mut removed) = (server.engine.failure(), server.consensus.failure(), server.consensus.links().removed.watch());
+    tokio::select! {
+        Ok(error) = store.wait_for(Option::is_some) => error.clone().map_or(BootError::ConsensusStopped(String::new()), BootError::Storage),
+        Ok(error) = raft.wait_for(Option::is_some) => BootError::ConsensusStopped(error.clone().unwrap_or_default()),
+        Ok(_) = removed.wait_for(|removed| *removed) => BootError::Removed,
+        else => BootError::ConsensusStopped("its tasks are gone".into()),
     }
 }
 
@@ -201,6 +192,7 @@ async fn leave(server: &Server, listening: &Listening, healthy: bool) {
         tracing::warn!("leadership wasn't handed over in time");
     }
     listening.tasks.wait().await;
+    server.consensus.shutdown().await;
     let engine = server.engine.clone();
     match tokio::task::spawn_blocking(move || engine.close()).await {
         Ok(Ok(())) => tracing::info!("closed the member"),
@@ -238,10 +230,10 @@ impl Listening {
         Self { front, api, shutdown: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    fn serve_clients(&self, client: Vec<Port>, client_http: Vec<Port>) -> Result<(), BootError> {
+    fn serve_clients(&self, member: &Member, client: Vec<Port>, client_http: Vec<Port>) -> Result<(), BootError> {
         let _entered = self.front.enter();
         let web = if client_http.is_empty() { http::client_router(self.api.clone()) } else { Router::new() };
-        let front = Front::new(self.api.clone(), web);
+        let front = Front::new(self.api.clone(), web).with(|routes| member.services(routes));
         for port in client {
             let (front, shutdown) = (front.clone(), self.shutdown.clone());
             match port {

@@ -1,5 +1,6 @@
-//! A member's parts, without verbs of its own. STUB with the agreed face.
+//! A member's parts, without verbs of its own.
 
+pub mod assemble;
 pub mod boot;
 pub mod bootstrap;
 pub mod compactor;

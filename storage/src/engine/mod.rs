@@ -51,6 +51,8 @@ pub struct Options {
     pub coalesce: Duration,
     /// Lets a purge pass the state (openraft's log suite purges what was never applied). Only for tests.
     pub purge_beyond_state: bool,
+    /// Budget of resident values of a state on this engine, bytes; kept here for whoever rebuilds one from a received snapshot.
+    pub memory_bytes: u64,
     /// Test hook under the sync.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -63,7 +65,7 @@ pub trait Faults: Send + Sync + std::fmt::Debug {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, tail_bytes_max: 32 << 20, coalesce: writer::COALESCE, purge_beyond_state: false, faults: None }
+        Self { cache_bytes: 32 << 20, tail_bytes_max: 32 << 20, coalesce: writer::COALESCE, purge_beyond_state: false, memory_bytes: 1 << 30, faults: None }
     }
 }
 
@@ -359,6 +361,11 @@ impl Engine {
     /// pointer file durably, and removes the old Db. Frame ids of `incoming` count from then on, all older ones are gone.
     pub fn switch(&self, incoming: Incoming, last: LogPosition, done: Completion) {
         self.push(Job::Switch(Box::new(incoming), last, done));
+    }
+
+    /// The budget it was opened with.
+    pub fn memory_bytes(&self) -> u64 {
+        self.shared().options.memory_bytes
     }
 
     /// Directory the engine lives in.

@@ -41,7 +41,7 @@ pub(super) struct Work {
     pub(super) round: Arc<Mutex<Round>>,
 }
 
-struct Round {
+pub(super) struct Round {
     phase: Phase,
     target: i64,
     hash_after: Option<i64>,

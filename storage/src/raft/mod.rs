@@ -57,7 +57,8 @@ pub struct Opened {
 pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Result<Opened, StorageError> {
     let mut recovery = Recovery::new();
     let mut rooms = Recovering::new(options.memory_bytes);
-    let (engine, recovered) = Engine::open(directory, options.engine, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
+    let engine_options = engine::Options { memory_bytes: options.memory_bytes, ..options.engine };
+    let (engine, recovered) = Engine::open(directory, engine_options, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
     let (applied, deltas, frames) = recovery.finish()?;
     check_order(directory, applied, &recovered)?;
     let log = StateLog::new(engine.clone(), frames, applied);

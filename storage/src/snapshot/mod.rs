@@ -174,7 +174,8 @@ impl Receiver {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn begin(engine: Engine, memory_bytes: u64) -> Result<Self, StorageError> {
+    pub fn begin(engine: Engine) -> Result<Self, StorageError> {
+        let memory_bytes = engine.memory_bytes();
         let incoming = engine.begin_install()?;
         Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, frames: 0, records: 0, done: false })
     }

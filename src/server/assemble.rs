@@ -1,0 +1,156 @@
+//! Puts a member together: store, Raft, peers, watches, leases, compaction.
+
+use super::boot::BootError;
+use super::bootstrap::{self, member_dir};
+use super::compactor::{Compactor, Retention};
+use super::identity::Stored;
+use super::leadership::RaftLeadership;
+use super::lease_routing::LeaseRouting;
+use super::leases::Leases;
+use super::peers::{self, RemoteLeases, Started};
+use super::waiters::Waiters;
+use super::Server;
+use crate::config::Config;
+use crate::grpc::election::ElectionService;
+use crate::grpc::lease::LeaseService;
+use crate::grpc::lock::LockService;
+use crate::grpc::recipe::Recipe;
+use crate::grpc::watch::{Everybody, WatchService};
+use crate::pb::etcdserverpb::lease_server::LeaseServer;
+use crate::pb::etcdserverpb::watch_server::WatchServer;
+use crate::pb::v3electionpb::election_server::ElectionServer;
+use crate::pb::v3lockpb::lock_server::LockServer;
+use crate::watch::Hub;
+use crate::watch::history::StateHistory;
+use crate::{http, with_limits};
+use rand::Rng;
+use rusd_storage::command::ApplyResult;
+use rusd_storage::raft::{self, ResultSink};
+use rusd_storage::types::LogPosition;
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Between two looks for dead records.
+const COMPACTION_TICK: Duration = Duration::from_millis(100);
+
+/// An assembled member, and the commit it must have applied before it may answer anybody.
+pub struct Member {
+    /// Its parts.
+    pub server: Arc<Server>,
+    /// What the last run knew committed.
+    pub committed: Option<LogPosition>,
+    hub: Arc<Hub>,
+    clock: Arc<Leases>,
+    leases: Arc<LeaseRouting>,
+}
+
+impl Member {
+    /// Adds the services that need more than the server.
+    pub fn services(&self, routes: Routes) -> Routes {
+        let config = &self.server.config;
+        let recipe = Recipe { server: self.server.clone(), hub: self.hub.clone() };
+        let watch = WatchService::new(self.server.clone(), self.hub.clone(), Arc::new(Everybody));
+        let lease = LeaseService::new(self.server.clone(), self.clock.clone(), self.leases.clone().leader_leases());
+        routes
+            .add_service(with_limits!(WatchServer::new(watch), config))
+            .add_service(with_limits!(LeaseServer::new(lease), config))
+            .add_service(with_limits!(LockServer::new(LockService { recipe: recipe.clone() }), config))
+            .add_service(with_limits!(ElectionServer::new(ElectionService { recipe }), config))
+    }
+}
+
+/// Results go to waiting requests, and tell the lease clock what it must know.
+struct Sink {
+    waiters: Arc<Waiters>,
+    clock: OnceLock<Arc<Leases>>,
+}
+
+impl ResultSink for Sink {
+    fn applied(&self, origin: u64, sequence: u64, position: LogPosition, result: ApplyResult) {
+        if let Some(clock) = self.clock.get() {
+            clock.observe(&result);
+        }
+        self.waiters.applied(origin, sequence, position, result);
+    }
+    fn advanced(&self, applied: LogPosition) {
+        self.waiters.advanced(applied);
+    }
+}
+
+/// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster
+/// that never was.
+pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListener>, stop: &CancellationToken) -> Result<Member, BootError> {
+    let retention = Retention::parse(config.auto_compaction_by_revision, &config.auto_compaction_retention)?;
+    let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
+    let options = raft::Options { memory_bytes: config.memory_budget_bytes, ..raft::Options::default() };
+    let (directory, results) = (member_dir(&config), sink.clone());
+    let opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results)).await.map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
+    let (engine, state, committed) = (opened.engine.clone(), opened.state.clone(), opened.committed);
+    let new = !opened.has_vote && state.applied().is_none() && !stored.joins;
+    if new {
+        bootstrap::refuse_bootstrapped(&config, stored).await?;
+    }
+    let addresses = stored.founders.iter().map(|founder| (founder.id, founder.peer_urls.clone()));
+    let identity = stored.identity();
+    let Started { consensus, propose, read, member, service } = peers::start(&config, &identity, opened, sink.waiters.clone(), addresses.clone()).await?;
+    let server = Arc::new(Server { config, identity, state, engine, consensus, propose, read });
+    let leadership = Arc::new(RaftLeadership(Arc::downgrade(&server)));
+    let clock = Leases::new(server.state.clone(), leadership.clone(), server.config.election_timeout, server.config.request_timeout());
+    let _ = sink.clock.set(clock.clone());
+    let there = RemoteLeases::new(server.consensus.clone(), Duration::from_secs(1));
+    let leases = LeaseRouting::new(clock.clone(), there, server.config.request_timeout());
+    member.set_leases(clock.clone());
+    let hub = Hub::new(Arc::new(StateHistory(server.state.clone())));
+    serve_peers(&server, service, peer, stop)?;
+    tokio::spawn(hub.clone().follow(stop.clone()));
+    tokio::spawn(hub.clone().catch_up(stop.clone()));
+    tokio::spawn(clock.clone().run(stop.clone()));
+    tokio::spawn(Compactor::new(retention, Arc::new(StateHistory(server.state.clone())), leadership).run(stop.clone()));
+    tokio::spawn(compact(server.clone(), stop.clone()));
+    if new {
+        let consensus = server.consensus.clone();
+        let founders = addresses.collect();
+        tokio::spawn(async move {
+            if let Err(error) = consensus.initialize(founders).await {
+                tracing::error!(%error, "the cluster can't be founded");
+            }
+        });
+    }
+    Ok(Member { server, committed, hub, clock, leases })
+}
+
+fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<TcpListener>, stop: &CancellationToken) -> Result<(), BootError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(rusd_network::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("written by build.rs");
+    let router = Routes::new(service.into_server()).add_service(reflection).prepare().into_axum_router().merge(http::peer_router(server.clone()));
+    for port in ports {
+        let listener = tokio::net::TcpListener::from_std(port).map_err(BootError::Listener)?;
+        // Peers are served until the very end: a leader that hands over still needs them.
+        let _ = stop;
+        tokio::spawn(http::serve::serve_router(http::serve::tcp(listener), router.clone(), CancellationToken::new(), Duration::ZERO));
+    }
+    Ok(())
+}
+
+/// Physical compaction, in steps so small that no put waits for them.
+async fn compact(server: Arc<Server>, stop: CancellationToken) {
+    let pause = server.config.compaction_sleep_interval;
+    while stop.run_until_cancelled(tokio::time::sleep(COMPACTION_TICK)).await.is_some() {
+        loop {
+            let store = server.state.store();
+            match tokio::task::spawn_blocking(move || store.compact_step()).await {
+                Ok(Ok(true)) if !stop.is_cancelled() => tokio::time::sleep(pause).await,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "compaction failed");
+                    break;
+                }
+                _ => break,
+            }
+        }
+    }
+}
