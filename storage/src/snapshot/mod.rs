@@ -32,6 +32,8 @@ const FRAME_BYTES: usize = 60 << 10;
 pub enum SnapshotData {
     /// To be sent.
     Outgoing(Outgoing),
+    /// Our own durable state, as openraft's snapshot builder answers: only its position counts, it is never sent.
+    Local,
     /// Received and ready to be switched to.
     Received(Box<Received>),
 }
@@ -40,7 +42,8 @@ pub enum SnapshotData {
 pub struct Outgoing {
     store: Arc<Store>,
     pin: Arc<Pin>,
-    _hold: Arc<()>,
+    /// From the first chunk on: compaction rests.
+    hold: Option<Arc<()>>,
     image: Bytes,
     position: LogPosition,
     next: Next,
@@ -58,8 +61,7 @@ enum Next {
 
 impl Outgoing {
     pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
-        let _hold = store.hold_compaction();
-        Self { store, pin, _hold, image, position, next: Next::Head, frames: 0, records: 0, ready: std::collections::VecDeque::new() }
+        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, ready: std::collections::VecDeque::new() }
     }
 
     /// The next chunk, `None` after the last. Blocking.
@@ -74,6 +76,7 @@ impl Outgoing {
             }
             match self.next {
                 Next::Head => {
+                    self.hold = Some(self.store.hold_compaction());
                     self.next = Next::Records(0);
                     return Ok(Some(self.head()));
                 }

@@ -107,6 +107,9 @@ impl StateLog {
 
     /// The frame enters the directory before it leaves the buffer, so that no reader misses it.
     fn hand_over_open(&self, open: &mut Open) {
+        if open.retired {
+            return;
+        }
         let Some((frame, summary)) = open.take_frame() else { return };
         let (span, bytes) = (frame.span, frame.body.len());
         let id = self.frames.put_state(frame);
@@ -126,6 +129,14 @@ impl StateLog {
             self.hand_over_open(&mut open);
         }
         settled
+    }
+
+    /// Writes nothing more: the engine is about to switch to another state, and what this one said would be read as part of that.
+    /// Waits for a step of the sweep. Its frames may be gone from now on.
+    pub(crate) fn retire(&self) {
+        let mut sweep = self.sweep.lock();
+        sweep.retired = true;
+        self.open.lock().retired = true;
     }
 
     /// Applied position of the last ended unit.
@@ -170,7 +181,9 @@ impl StateLog {
             }
             if missed == Some(info.id) {
                 // Replaced a moment ago, and the directory is about to say so. Were it lost, the sweep would have said so.
-                drop(self.sweep.lock());
+                if self.sweep.lock().retired {
+                    return Err(StorageError::Closed("a snapshot has replaced this state".into()));
+                }
                 if choose(&self.directory.read()).is_some_and(|again| again.id == info.id) {
                     return Err(recovery::damaged(info.id, "it is gone"));
                 }
