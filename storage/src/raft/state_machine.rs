@@ -170,15 +170,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some(first) = entries.next().await {
+        let mut next = entries.next().await;
+        while let Some(first) = next.take() {
             let mut applied = self.apply_one(first?)?;
             // What else is ready belongs to the batch.
             for _ in 1..BATCH_ENTRIES {
-                let Some(Some(more)) = entries.next().now_or_never() else { break };
-                applied = self.apply_one(more?)?;
+                match entries.next().now_or_never() {
+                    Some(Some(more)) => applied = self.apply_one(more?)?,
+                    Some(None) => {
+                        self.sink.advanced(applied);
+                        return Ok(());
+                    }
+                    None => break,
+                }
             }
             self.sink.advanced(applied);
             tokio::task::consume_budget().await;
+            next = entries.next().await;
         }
         Ok(())
     }

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `1` | head: applied position, revision, then (checksummed) the image of the small rooms |
 //! | `2` | a state frame with its span: key-value records in revision order |
+//! | `4` | the first part of the next frame's body: one revision may change more keys than a message holds |
 //! | `3` | end: how many frames and records there were |
 //!
 //! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
-//! install is only a switch. A record's unit gets its main revision as log index: never above the real one, since every revision took an
-//! entry and the first entry changes no key.
+//! install is only a switch. A record's unit gets its main revision - 1 as log index. That is below the real one: every revision from 2 on
+//! took an entry, and the entry 0 changes no key. So no frame of records starts where the image stands, at the applied position.
 
 use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
@@ -20,6 +21,7 @@ use crate::statelog::{Recovery, StateLog};
 use crate::types::{LogPosition, Record};
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +29,10 @@ use std::sync::Arc;
 const CHUNK_BYTES: usize = 256 << 10;
 /// A frame is closed at this size.
 const FRAME_BYTES: usize = 60 << 10;
+/// No chunk is much larger than this; a larger frame goes in parts.
+const PART_BYTES: usize = 512 << 10;
+/// The largest frame a receiver takes: what one revision may change.
+const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// What openraft carries.
 pub enum SnapshotData {
@@ -49,7 +55,9 @@ pub struct Outgoing {
     next: Next,
     frames: u64,
     records: u64,
-    ready: std::collections::VecDeque<StateFrame>,
+    ready: VecDeque<StateFrame>,
+    /// How much of the first frame in `ready` is sent.
+    sent: usize,
 }
 
 enum Next {
@@ -61,7 +69,7 @@ enum Next {
 
 impl Outgoing {
     pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
-        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, ready: std::collections::VecDeque::new() }
+        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, ready: VecDeque::new(), sent: 0 }
     }
 
     /// The next chunk, `None` after the last. Blocking.
@@ -70,9 +78,16 @@ impl Outgoing {
     /// History can't be read.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, StorageError> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
-                self.frames += 1;
-                return Ok(Some(frame_chunk(&frame)));
+            if let Some(frame) = self.ready.front() {
+                let rest = frame.body.slice(self.sent..);
+                if rest.len() > PART_BYTES {
+                    self.sent += PART_BYTES;
+                    return Ok(Some([&[4], &rest[..PART_BYTES]].concat().into()));
+                }
+                let chunk = frame_chunk(frame, &rest);
+                self.ready.pop_front();
+                (self.sent, self.frames) = (0, self.frames + 1);
+                return Ok(Some(chunk));
             }
             match self.next {
                 Next::Head => {
@@ -112,7 +127,7 @@ impl Outgoing {
             if main != Some(record.revision.main) {
                 self.close(&mut open, main.is_some(), FRAME_BYTES);
                 main = Some(record.revision.main);
-                open.begin(LogPosition { term: self.position.term, index: record.revision.main.cast_unsigned() });
+                open.begin(LogPosition { term: self.position.term, index: (record.revision.main - 1).cast_unsigned() });
             }
             open.record(record);
         }
@@ -134,9 +149,10 @@ impl Outgoing {
     }
 }
 
-fn frame_chunk(frame: &StateFrame) -> Bytes {
+/// The checksum is of the whole body, `rest` its last or only part.
+fn frame_chunk(frame: &StateFrame, rest: &[u8]) -> Bytes {
     let span = &frame.span;
-    let mut chunk = Vec::with_capacity(frame.body.len() + 64);
+    let mut chunk = Vec::with_capacity(rest.len() + 64);
     chunk.put_u8(2);
     chunk.put_u32_le(crc32c::crc32c(&frame.body));
     for position in [span.first, span.last] {
@@ -145,7 +161,7 @@ fn frame_chunk(frame: &StateFrame) -> Bytes {
     }
     chunk.put_i64_le(span.first_revision);
     chunk.put_i64_le(span.last_revision);
-    chunk.extend_from_slice(&frame.body);
+    chunk.extend_from_slice(rest);
     chunk.into()
 }
 
@@ -163,6 +179,9 @@ pub struct Receiver {
     recovery: Recovery,
     rooms: Recovering,
     head: Option<(LogPosition, Image)>,
+    parts: Vec<u8>,
+    /// Last log index of the frame before.
+    last: u64,
     frames: u64,
     records: u64,
     done: bool,
@@ -180,7 +199,7 @@ impl Receiver {
     pub fn begin(engine: Engine) -> Result<Self, StorageError> {
         let memory_bytes = engine.memory_bytes();
         let incoming = engine.begin_install()?;
-        Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, frames: 0, records: 0, done: false })
+        Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, parts: Vec::new(), last: 0, frames: 0, records: 0, done: false })
     }
 
     /// Takes a chunk.
@@ -192,6 +211,10 @@ impl Receiver {
         match kind {
             1 if self.head.is_none() && chunk.len() >= 20 => self.take_head(chunk),
             2 if self.head.is_some() && chunk.len() >= 52 => self.take_frame(chunk),
+            4 if self.head.is_some() && self.parts.len() + chunk.len() <= BODY_BYTES_MAX => {
+                self.parts.extend_from_slice(&chunk);
+                Ok(())
+            }
             3 if self.head.is_some() && chunk.len() == 16 => {
                 self.done = chunk.get_u64_le() == self.frames && chunk.get_u64_le() == self.records;
                 if self.done { Ok(()) } else { Err(garbled("end of the snapshot")) }
@@ -200,6 +223,7 @@ impl Receiver {
         }
     }
 
+    /// Position and image.
     fn take_head(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
         let position = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         if chunk.get_u32_le() != crc32c::crc32c(&chunk) {
@@ -215,11 +239,20 @@ impl Receiver {
         let first = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         let last = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         let span = Span { first, last, first_revision: chunk.get_i64_le(), last_revision: chunk.get_i64_le() };
-        if checksum != crc32c::crc32c(&chunk) {
+        let mut body = std::mem::take(&mut self.parts);
+        let body = if body.is_empty() {
+            chunk
+        } else {
+            body.extend_from_slice(&chunk);
+            body.into()
+        };
+        let position = self.head.as_ref().map(|(position, _)| *position).unwrap_or_default();
+        if checksum != crc32c::crc32c(&body) || span.first.index <= self.last || span.last < span.first || span.last.index >= position.index {
             return Err(garbled("frame"));
         }
+        self.last = span.last.index;
         self.frames += 1;
-        self.put(StateFrame { span, body: chunk })
+        self.put(StateFrame { span, body })
     }
 
     fn put(&mut self, frame: StateFrame) -> Result<(), StorageError> {
