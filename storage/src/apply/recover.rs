@@ -3,24 +3,19 @@
 use super::Rooms;
 use crate::alarm::Alarms;
 use crate::cluster::Cluster;
-use crate::command::Range;
 use crate::command::state::{self, Delta, delta};
 use crate::error::StorageError;
 use crate::lessor::Lessor;
-use crate::mvcc::{Builder, Store};
+use crate::mvcc::Builder;
 use crate::statelog::StateLog;
 use crate::types::{LogPosition, Record};
-use bytes::Bytes;
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// Takes records and deltas, gives rooms.
 pub(crate) struct Recovering {
     builder: Builder,
-    /// Newest record with a lease, by key: a candidate for an attachment.
-    leased: BTreeMap<Bytes, (i64, i64)>,
 }
 
 #[derive(Default)]
@@ -34,15 +29,11 @@ struct Small {
 
 impl Recovering {
     pub fn new(memory_bytes: u64) -> Self {
-        Self { builder: Builder::new(memory_bytes), leased: BTreeMap::new() }
+        Self { builder: Builder::new(memory_bytes) }
     }
 
     /// A record, in any order.
     pub fn record(&mut self, record: Record) {
-        if record.kv.lease != 0 {
-            let newest = self.leased.entry(record.kv.key.clone()).or_default();
-            *newest = (*newest).max((record.revision.main, record.kv.lease));
-        }
         self.builder.add(record);
     }
 
@@ -53,7 +44,7 @@ impl Recovering {
         deltas.into_iter().try_for_each(|(at, delta)| small.apply(at, delta))?;
         let log = Arc::new(log);
         let store = Arc::new(self.builder.finish(Arc::clone(&log), small.compact_revision.unwrap_or(-1)));
-        attach(&store, &mut small.lessor, self.leased)?;
+        store.leased(&mut |key, lease| small.lessor.attach(lease, key.clone()));
         Ok(Rooms {
             store,
             log,
@@ -66,18 +57,6 @@ impl Recovering {
     }
 }
 
-/// A key belongs to the lease of its current record.
-fn attach(store: &Store, lessor: &mut Lessor, leased: BTreeMap<Bytes, (i64, i64)>) -> Result<(), StorageError> {
-    for (key, (main, lease)) in leased {
-        let range = Range { key: key.clone(), keys_only: true, ..Range::default() };
-        let found = store.range(&range).map_err(|error| StorageError::Closed(error.to_string()))?;
-        if found.kvs.first().is_some_and(|kv| kv.mod_revision == main) {
-            lessor.attach(lease, Bytes::copy_from_slice(&key));
-        }
-    }
-    Ok(())
-}
-
 impl Small {
     fn apply(&mut self, at: LogPosition, delta: Delta) -> Result<(), StorageError> {
         match delta.delta {
@@ -88,8 +67,8 @@ impl Small {
             Some(delta::Delta::ClusterVersion(version)) => self.cluster.set_version(version),
             Some(delta::Delta::Lease(lease)) => self.lessor.upsert(lease),
             Some(delta::Delta::RevokedLease(id)) => drop(self.lessor.revoke(id)),
-            Some(delta::Delta::AlarmOn(alarm)) => drop(self.alarms.raise(alarm.member_id, alarm.r#type)),
-            Some(delta::Delta::AlarmOff(alarm)) => drop(self.alarms.disarm(alarm.member_id, alarm.r#type)),
+            Some(delta::Delta::AlarmOn(alarm)) => _ = self.alarms.raise(alarm.member_id, alarm.r#type),
+            Some(delta::Delta::AlarmOff(alarm)) => _ = self.alarms.disarm(alarm.member_id, alarm.r#type),
             Some(delta::Delta::CompactRevision(revision)) => self.compact_revision = Some(revision),
             // Auth is not built: this version writes none of these. Passing over them would diverge.
             other => {
@@ -106,7 +85,9 @@ impl Small {
         image.removed_members.into_iter().for_each(|id| self.cluster.remove(id));
         self.cluster.set_version(image.cluster_version);
         image.leases.into_iter().for_each(|lease| self.lessor.upsert(lease));
-        image.alarms.into_iter().for_each(|alarm| drop(self.alarms.raise(alarm.member_id, alarm.r#type)));
+        image.alarms.into_iter().for_each(|alarm| {
+            self.alarms.raise(alarm.member_id, alarm.r#type);
+        });
         self.compact_revision = Some(image.compact_revision);
     }
 }
