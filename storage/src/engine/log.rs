@@ -47,9 +47,10 @@ impl LogView {
         Self { floor, last, frames, ..Self::default() }
     }
 
-    /// First index that is not purged.
+    /// First index that is not purged. A log that was never purged begins at 0, or where its first entry says.
     pub fn first_index(&self) -> u64 {
-        self.floor.map_or(0, |floor| floor.index + 1)
+        let first = || self.frames.front().map(|frame| frame.first.index).into_iter().chain(self.tail_start()).min();
+        self.floor.map_or_else(|| first().unwrap_or(0), |floor| floor.index + 1)
     }
 
     /// One past the last index.

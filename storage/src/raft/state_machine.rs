@@ -147,11 +147,8 @@ pub struct Builder {
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
-    /// Once it returns, the log up to its position may be purged.
+    /// Once it returns, the log up to its position may be purged; none of it if nothing was applied. An error would end openraft.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        if self.meta.last_log_id.is_none() {
-            return Err(io::Error::other("nothing was applied yet"));
-        }
         self.log.hand_over();
         durable(|done| self.engine.sync(done)).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Local })
