@@ -1,5 +1,6 @@
 //! Puts a member together: store, Raft, peers, watches, leases, compaction.
 
+use super::Server;
 use super::boot::BootError;
 use super::bootstrap::{self, member_dir};
 use super::compactor::{Compactor, Retention};
@@ -9,7 +10,6 @@ use super::lease_routing::LeaseRouting;
 use super::leases::Leases;
 use super::peers::{self, RemoteLeases, Started};
 use super::waiters::Waiters;
-use super::Server;
 use crate::config::Config;
 use crate::grpc::election::ElectionService;
 use crate::grpc::lease::LeaseService;
@@ -87,7 +87,9 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
     let options = raft::Options { memory_bytes: config.memory_budget_bytes, ..raft::Options::default() };
     let (directory, results) = (member_dir(&config), sink.clone());
-    let opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results)).await.map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
+    let opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results))
+        .await
+        .map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
     let (engine, state, committed) = (opened.engine.clone(), opened.state.clone(), opened.committed);
     let new = !opened.has_vote && state.applied().is_none() && !stored.joins;
     if new {
@@ -95,7 +97,8 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     }
     let addresses = stored.founders.iter().map(|founder| (founder.id, founder.peer_urls.clone()));
     let identity = stored.identity();
-    let Started { consensus, propose, read, member, service } = peers::start(&config, &identity, opened, sink.waiters.clone(), addresses.clone()).await?;
+    let Started { consensus, propose, read, member, service } =
+        peers::start(&config, &identity, opened, sink.waiters.clone(), addresses.clone()).await?;
     let server = Arc::new(Server { config, identity, state, engine, consensus, propose, read });
     let leadership = Arc::new(RaftLeadership(Arc::downgrade(&server)));
     let clock = Leases::new(server.state.clone(), leadership.clone(), server.config.election_timeout, server.config.request_timeout());
@@ -122,12 +125,18 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     Ok(Member { server, committed, hub, clock, leases })
 }
 
-fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<TcpListener>, stop: &CancellationToken) -> Result<(), BootError> {
+fn serve_peers(
+    server: &Arc<Server>,
+    service: rusd_network::Service,
+    ports: Vec<TcpListener>,
+    stop: &CancellationToken,
+) -> Result<(), BootError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(rusd_network::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("written by build.rs");
-    let router = Routes::new(service.into_server()).add_service(reflection).prepare().into_axum_router().merge(http::peer_router(server.clone()));
+    let router =
+        Routes::new(service.into_server()).add_service(reflection).prepare().into_axum_router().merge(http::peer_router(server.clone()));
     for port in ports {
         let listener = tokio::net::TcpListener::from_std(port).map_err(BootError::Listener)?;
         // Peers are served until the very end: a leader that hands over still needs them.

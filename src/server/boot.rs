@@ -175,7 +175,8 @@ async fn wait_for(condition: impl Fn() -> bool) {
 
 /// What takes a member out of service: its store, openraft, or its removal.
 async fn failure(server: &Server) -> BootError {
-    let (mut store, mut raft, mut removed) = (server.engine.failure(), server.consensus.failure(), server.consensus.links().removed.watch());
+    let (mut store, mut raft, mut removed) =
+        (server.engine.failure(), server.consensus.failure(), server.consensus.links().removed.watch());
     tokio::select! {
         Ok(error) = store.wait_for(Option::is_some) => error.clone().map_or(BootError::ConsensusStopped(String::new()), BootError::Storage),
         Ok(error) = raft.wait_for(Option::is_some) => BootError::ConsensusStopped(error.clone().unwrap_or_default()),

@@ -66,13 +66,20 @@ impl Small {
             Some(delta::Delta::RemovedMember(id)) => self.cluster.remove(id),
             Some(delta::Delta::ClusterVersion(version)) => self.cluster.set_version(version),
             Some(delta::Delta::Lease(lease)) => self.lessor.upsert(lease),
-            Some(delta::Delta::RevokedLease(id)) => drop(self.lessor.revoke(id)),
-            Some(delta::Delta::AlarmOn(alarm)) => _ = self.alarms.raise(alarm.member_id, alarm.r#type),
-            Some(delta::Delta::AlarmOff(alarm)) => _ = self.alarms.disarm(alarm.member_id, alarm.r#type),
+            Some(delta::Delta::RevokedLease(id)) => {
+                self.lessor.revoke(id);
+            }
+            Some(delta::Delta::AlarmOn(alarm)) => {
+                self.alarms.raise(alarm.member_id, alarm.r#type);
+            }
+            Some(delta::Delta::AlarmOff(alarm)) => {
+                self.alarms.disarm(alarm.member_id, alarm.r#type);
+            }
             Some(delta::Delta::CompactRevision(revision)) => self.compact_revision = Some(revision),
             // Auth is not built: this version writes none of these. Passing over them would diverge.
             other => {
-                let detail = format!("a state change unknown to this version: {}", format!("{other:?}").chars().take(40).collect::<String>());
+                let detail =
+                    format!("a state change unknown to this version: {}", format!("{other:?}").chars().take(40).collect::<String>());
                 return Err(StorageError::UnknownCommand { index: at.index, detail });
             }
         }
@@ -85,9 +92,9 @@ impl Small {
         image.removed_members.into_iter().for_each(|id| self.cluster.remove(id));
         self.cluster.set_version(image.cluster_version);
         image.leases.into_iter().for_each(|lease| self.lessor.upsert(lease));
-        image.alarms.into_iter().for_each(|alarm| {
+        for alarm in image.alarms {
             self.alarms.raise(alarm.member_id, alarm.r#type);
-        });
+        }
         self.compact_revision = Some(image.compact_revision);
     }
 }

@@ -79,9 +79,7 @@ fn check<'t>(
                 deleted.push((&delete.key, &delete.range_end));
                 Ok(())
             }
-            Some(operation::Operation::Txn(inner)) => {
-                check(rooms, write, inner, nested.next().expect("one path per nested txn"), deleted)?
-            }
+            Some(operation::Operation::Txn(inner)) => check(rooms, write, inner, nested.next().expect("one path per nested txn"), deleted)?,
             None => Ok(()),
         };
         if checked.is_err() {

@@ -108,11 +108,6 @@ impl Disk {
         }
     }
 
-    /// Its directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// sled's file, the one that counts.
     pub fn file_path(&self) -> PathBuf {
         self.path.join("db")

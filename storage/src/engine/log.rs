@@ -128,12 +128,6 @@ impl LogView {
         let at = self.frames.partition_point(|frame| frame.last.index < index);
         self.frames.get(at).filter(|frame| frame.first.index <= index)
     }
-
-    /// Position of the entry at `index`, if it is in memory.
-    pub fn tail_position(&self, index: u64) -> Option<LogPosition> {
-        let at = usize::try_from(index.checked_sub(self.tail_start()?)?).ok()?;
-        self.tail.get(at).map(|(entry, _)| entry.position)
-    }
 }
 
 /// Adds an entry if there is room for it, or nothing yet; false when full.

@@ -65,7 +65,14 @@ pub trait Faults: Send + Sync + std::fmt::Debug {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, tail_bytes_max: 32 << 20, coalesce: writer::COALESCE, purge_beyond_state: false, memory_bytes: 1 << 30, faults: None }
+        Self {
+            cache_bytes: 32 << 20,
+            tail_bytes_max: 32 << 20,
+            coalesce: writer::COALESCE,
+            purge_beyond_state: false,
+            memory_bytes: 1 << 30,
+            faults: None,
+        }
     }
 }
 
@@ -219,7 +226,7 @@ impl Engine {
                 let log = self.shared().log.lock();
                 let end = end.min(log.end_index());
                 let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.first_index());
-                if next >= end || room == 0 {
+                if next >= end || (room == 0 && !out.is_empty()) {
                     return Ok(out);
                 }
                 if log.tail_start().is_some_and(|start| start <= next) {

@@ -1,4 +1,5 @@
-//! The writer's queue: bounded in bytes, drained as a whole.
+//! The writer's queue: bounded in bytes, drained as a whole. The clock only paces the drain.
+#![allow(clippy::disallowed_methods)]
 
 use super::{Completion, FrameId, Incoming, LogEntry, StateFrame};
 use crate::error::StorageError;

@@ -35,7 +35,7 @@ impl Lessor {
             return Err(Rejection::LeaseExists);
         }
         let lease = Lease { id, ttl_secs, remaining_ttl_secs: 0 };
-        self.upsert(lease.clone());
+        self.upsert(lease);
         Ok(lease)
     }
 
@@ -53,7 +53,7 @@ impl Lessor {
     pub fn checkpoint(&mut self, id: i64, remaining_ttl_secs: i64) -> Option<Lease> {
         let held = self.leases.get_mut(&id)?;
         held.lease.remaining_ttl_secs = remaining_ttl_secs;
-        Some(held.lease.clone())
+        Some(held.lease)
     }
 
     /// Whether the lease exists.
@@ -87,7 +87,7 @@ impl Lessor {
 
     /// All leases by id.
     pub fn all(&self) -> Vec<Lease> {
-        self.leases.values().map(|held| held.lease.clone()).collect()
+        self.leases.values().map(|held| held.lease).collect()
     }
 }
 

@@ -63,7 +63,8 @@ impl Store {
             for record in records {
                 let main = record.revision.main;
                 let hidden = main <= compact_revision && !keep.contains(&record.revision);
-                if !hidden && !(main == compact_revision && record.tombstone) {
+                let tombstone_at_compaction = main == compact_revision && record.tombstone;
+                if !hidden && !tombstone_at_compaction {
                     encode(&mut bytes, &record);
                 }
             }

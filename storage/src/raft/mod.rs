@@ -58,7 +58,8 @@ pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Re
     let mut recovery = Recovery::new();
     let mut rooms = Recovering::new(options.memory_bytes);
     let engine_options = engine::Options { memory_bytes: options.memory_bytes, ..options.engine };
-    let (engine, recovered) = Engine::open(directory, engine_options, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
+    let (engine, recovered) =
+        Engine::open(directory, engine_options, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
     let (applied, deltas, frames) = recovery.finish()?;
     check_order(directory, applied, &recovered)?;
     let log = StateLog::new(engine.clone(), frames, applied);

@@ -1,10 +1,12 @@
 //! openraft's state machine over [`State`]: applies batches, hands out snapshots at a pinned revision, installs received ones.
 
 use super::ResultSink;
-use super::types::{Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position};
+use super::types::{
+    Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position,
+};
 use crate::apply::State;
-use crate::command::proposal::Command;
 use crate::command::operation::Operation;
+use crate::command::proposal::Command;
 use crate::command::{Proposal, Txn};
 use crate::engine::{Completion, Engine};
 use crate::error::StorageError;
@@ -14,8 +16,8 @@ use crate::statelog::StateLog;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use prost::Message;
 use std::io;
@@ -126,7 +128,8 @@ fn heavy(proposal: &Proposal) -> bool {
 }
 
 fn aside<T>(work: impl FnOnce() -> T) -> T {
-    let many = tokio::runtime::Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
+    let many =
+        tokio::runtime::Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
     if many { tokio::task::block_in_place(work) } else { work() }
 }
 

@@ -188,7 +188,11 @@ pub struct Receiver {
 }
 
 fn garbled(what: &str) -> StorageError {
-    StorageError::Damaged { path: PathBuf::from("(snapshot being received)"), what: what.into(), detail: "it does not fit the format or its checksum".into() }
+    StorageError::Damaged {
+        path: PathBuf::from("(snapshot being received)"),
+        what: what.into(),
+        detail: "it does not fit the format or its checksum".into(),
+    }
 }
 
 impl Receiver {
@@ -199,7 +203,18 @@ impl Receiver {
     pub fn begin(engine: Engine) -> Result<Self, StorageError> {
         let memory_bytes = engine.memory_bytes();
         let incoming = engine.begin_install()?;
-        Ok(Self { engine, incoming, recovery: Recovery::new(), rooms: Recovering::new(memory_bytes), head: None, parts: Vec::new(), last: 0, frames: 0, records: 0, done: false })
+        Ok(Self {
+            engine,
+            incoming,
+            recovery: Recovery::new(),
+            rooms: Recovering::new(memory_bytes),
+            head: None,
+            parts: Vec::new(),
+            last: 0,
+            frames: 0,
+            records: 0,
+            done: false,
+        })
     }
 
     /// Takes a chunk.
@@ -247,7 +262,8 @@ impl Receiver {
             body.into()
         };
         let position = self.head.as_ref().map(|(position, _)| *position).unwrap_or_default();
-        if checksum != crc32c::crc32c(&body) || span.first.index <= self.last || span.last < span.first || span.last.index >= position.index {
+        if checksum != crc32c::crc32c(&body) || span.first.index <= self.last || span.last < span.first || span.last.index >= position.index
+        {
             return Err(garbled("frame"));
         }
         self.last = span.last.index;

@@ -26,7 +26,7 @@ pub struct FrameInfo {
 impl FrameInfo {
     /// Estimate of the bytes that dead records take.
     fn dead_bytes(&self) -> usize {
-        if self.records == 0 { 0 } else { self.bytes / self.records * self.dead }
+        self.bytes.checked_div(self.records).unwrap_or(0) * self.dead
     }
 }
 

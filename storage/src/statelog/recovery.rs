@@ -20,6 +20,9 @@ pub struct Recovery {
     deltas: Vec<(LogPosition, usize, Bytes)>,
 }
 
+/// Applied position, deltas in log order, directory of the frames.
+pub type Recovered = (Option<LogPosition>, Vec<(LogPosition, Delta)>, Directory);
+
 /// A frame says something impossible.
 pub(super) fn damaged(id: FrameId, detail: &str) -> StorageError {
     StorageError::Damaged { path: PathBuf::from("db"), what: format!("state frame {}", id.0), detail: detail.to_string() }
@@ -60,7 +63,7 @@ impl Recovery {
     }
 
     /// Applied position (None for an empty store), deltas with their position in order, and the directory to build a `StateLog` with.
-    pub fn finish(mut self) -> Result<(Option<LogPosition>, Vec<(LogPosition, Delta)>, Directory), StorageError> {
+    pub fn finish(mut self) -> Result<Recovered, StorageError> {
         self.deltas.sort_by_key(|(position, offset, _)| (position.index, *offset));
         let mut deltas = Vec::with_capacity(self.deltas.len());
         for (position, _, bytes) in self.deltas {
