@@ -92,7 +92,7 @@ impl Outgoing {
             match self.next {
                 Next::Head => {
                     self.hold = Some(self.store.hold_compaction());
-                    self.next = Next::Records(0);
+                    self.next = Next::Records(1);
                     return Ok(Some(self.head()));
                 }
                 Next::Records(from) if from <= self.pin.revision() => self.fill(from)?,

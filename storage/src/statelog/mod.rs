@@ -195,7 +195,8 @@ impl StateLog {
     /// All records with `from <= revision.main <= to` in order, whole mains only, stopping after about `bytes_max`; returns the next main to
     /// ask for (`to + 1` when done). Sees the open frame.
     pub fn history(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), StorageError> {
-        let mut chunk = Chunk { records: Vec::new(), bytes: 0, bytes_max, next: from, to };
+        // No record is below revision 1. Where nothing was ever written, the last revision on disk counts as 0: it must lie below `next`.
+        let mut chunk = Chunk { records: Vec::new(), bytes: 0, bytes_max, next: from.max(1), to };
         while chunk.next <= to {
             let next = chunk.next;
             if let Some((info, body)) = self.body_of(|directory| directory.holding_or_after(next))? {
