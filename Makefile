@@ -1,6 +1,8 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 
-.PHONY: help build test verify fix tools multi-node clean
+.PHONY: help build test verify fix tools multi-node fault clean
+MINUTES ?= 10
+SEED ?=
 CARGO ?= cargo
 
 help: ## list the targets
@@ -28,6 +30,9 @@ tools: ## the real etcd tools, built into tools/bin
 multi-node: ## the validation plan T1..T8 on real processes
 	tools/build.sh etcdctl
 	scripts/multi-node-test.sh
+
+fault: ## random faults for MINUTES, checked for linearizability; SEED repeats a schedule
+	LIN_SECONDS=$$(($(MINUTES) * 60)) $(if $(SEED),LIN_SEED=$(SEED)) $(CARGO) test --test linearizability -- --nocapture --test-threads=1
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -95,16 +95,19 @@ fn check_every_change_has_an_owner(operations: &[Operation], log: &Log<'_>, viol
 
 /// Each answer must be what the log says about its revision.
 fn check_answers(operations: &[Operation], log: &Log<'_>, first: i64, violations: &mut Vec<Violation>) {
+    // A write's compare and previous value are judged on the state before it, so it comes before the reads of its revision.
+    let judged_at = |operation: &Operation| {
+        let writes = matches!(operation.answer, Answer::Written { .. });
+        revision_of(operation).map(|revision| if writes { revision - 1 } else { revision })
+    };
     let mut order: Vec<(i64, usize)> =
-        operations.iter().enumerate().filter_map(|(at, operation)| revision_of(operation).map(|revision| (revision, at))).collect();
+        operations.iter().enumerate().filter_map(|(at, operation)| judged_at(operation).map(|revision| (revision, at))).collect();
     order.sort_unstable();
     let mut state: BTreeMap<String, Version> = BTreeMap::new();
     let mut applied = first - 1;
-    for (revision, at) in order {
+    for (upto, at) in order {
         let operation = &operations[at];
-        let writes = matches!(operation.answer, Answer::Written { .. });
-        // A write's compare and previous value are judged on the state before it.
-        let upto = if writes { revision - 1 } else { revision };
+        let revision = revision_of(operation).unwrap_or(upto);
         while applied < upto {
             applied += 1;
             let Some(change) = usize::try_from(applied - first).ok().and_then(|index| log.changes.get(index)) else {

@@ -34,12 +34,20 @@ pub fn linearizable(events: &[Event], steps_max: usize) -> Option<bool> {
     let mut stack: Vec<(usize, Vec<u32>, Option<u32>)> = vec![(0, Vec::new(), None)];
     for _ in 0..steps_max {
         let Some((low, done, value)) = stack.pop() else { return Some(false) };
-        let open = (low..events.len()).filter(|at| !done.contains(&(*at as u32)));
-        if open.clone().all(|at| events[at].end == u64::MAX) {
+        // Only what began before the first end among the open ones may come next.
+        let mut first_end = u64::MAX;
+        let mut candidates = Vec::new();
+        for at in (low..events.len()).filter(|at| done.binary_search(&(*at as u32)).is_err()) {
+            if events[at].start > first_end {
+                break;
+            }
+            first_end = first_end.min(events[at].end);
+            candidates.push(at);
+        }
+        if first_end == u64::MAX {
             return Some(true);
         }
-        let first_end = open.clone().map(|at| events[at].end).min().expect("something is open");
-        for at in open.take_while(|at| events[*at].start <= first_end) {
+        for at in candidates.into_iter().filter(|at| events[*at].start <= first_end) {
             let after = match &events[at].operation {
                 Register::Read(seen) if *seen == value => value,
                 Register::Read(_) => continue,

@@ -53,6 +53,13 @@ impl LogView {
         self.floor.map_or_else(|| first().unwrap_or(0), |floor| floor.index + 1)
     }
 
+    /// Index of the oldest entry there is; a log need not begin at 0.
+    pub fn oldest(&self) -> u64 {
+        let framed = self.frames.front().map(|frame| frame.first.index);
+        let oldest = framed.into_iter().chain(self.tail_start()).min();
+        oldest.unwrap_or_else(|| self.end_index()).max(self.first_index())
+    }
+
     /// One past the last index.
     pub fn end_index(&self) -> u64 {
         self.last.map_or(0, |last| last.index + 1)

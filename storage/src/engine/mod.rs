@@ -225,7 +225,7 @@ impl Engine {
                 let disk = Arc::clone(&self.shared().disk.read());
                 let log = self.shared().log.lock();
                 let end = end.min(log.end_index());
-                let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.first_index());
+                let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.oldest());
                 if next >= end || (room == 0 && !out.is_empty()) {
                     return Ok(out);
                 }
@@ -258,11 +258,15 @@ impl Engine {
     pub fn log_bounds(&self) -> (Option<(u64, LogPosition)>, Option<LogPosition>) {
         let log = self.shared().log.lock();
         let last = log.last.filter(|last| last.index >= log.first_index());
-        (last.map(|last| (log.first_index(), last)), log.floor)
+        (last.map(|last| (log.oldest(), last)), log.floor)
     }
 
     /// Drops all entries with index >= `from`. Ordered after queued appends.
     pub fn truncate(&self, from: u64, done: Completion) {
+        if from >= self.shared().log.lock().end_index() {
+            // Nothing to drop; what was queued before still comes first.
+            return self.sync(done);
+        }
         let before = match from.checked_sub(1).map(|before| self.read_log(before, from, 0)).transpose() {
             Ok(entries) => entries.and_then(|entries| entries.first().map(|entry| entry.position)),
             Err(error) => return done(Err(error)),

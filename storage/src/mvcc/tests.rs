@@ -256,7 +256,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(32) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(64) })]
     #[test]
     fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..40), memory in prop::sample::select(vec![0, 50, 1 << 30])) {
         let mut bench = Bench::new(memory);
@@ -468,4 +468,60 @@ fn compaction_frees_frames_and_erases_tombstones() {
     };
     assert_eq!(count(true), 0, "no tombstone is left");
     assert!(count(false) <= 3);
+}
+
+/// A range at some revision, old or new, holds what it says, while the writer writes and compaction compacts.
+fn read_along(store: &Store, done: &std::sync::atomic::AtomicBool) -> usize {
+    let mut reads = 0;
+    while !done.load(Ordering::Relaxed) {
+        let revision = if reads % 2 == 0 { 0 } else { store.revision() - 5 };
+        match store.range(&Range { revision, ..range("k", "l") }) {
+            Ok(result) => {
+                assert_eq!(result.kvs.len(), usize::try_from(result.count).expect("a count"));
+                assert!(
+                    result.kvs.iter().all(|kv| kv.value.starts_with(&kv.mod_revision.to_be_bytes()) && kv.mod_revision <= result.revision)
+                );
+            }
+            Err(ReadError::Rejected(Rejection::Compacted)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        reads += 1;
+    }
+    reads
+}
+
+#[test]
+fn readers_the_writer_and_compaction_get_along() {
+    let bench = Bench::new(20_000);
+    let (store, done) = (&bench.store, &std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(|| read_along(store, done)), scope.spawn(|| read_along(store, done))];
+        let compactor = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if !store.compact_step().expect("storage") {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for index in 1..1500u64 {
+            bench.log.begin(LogPosition { term: 1, index });
+            let mut txn = store.write();
+            let (key, mut value) = (format!("k{}", index * 7 % 100), txn.revision().to_be_bytes().to_vec());
+            value.resize(1000, 0);
+            if index % 5 == 0 {
+                txn.delete_range(&DeleteRange { key: key.into(), ..DeleteRange::default() }).expect("storage");
+            } else {
+                txn.put(&Put { key: key.into(), value: value.into(), ..Put::default() }).expect("storage").expect("accepted");
+            }
+            let revision = txn.publish();
+            if index % 40 == 0 {
+                store.compact(revision - 3).expect("valid");
+            }
+            bench.log.end();
+        }
+        done.store(true, Ordering::Relaxed);
+        compactor.join().expect("no panic");
+        assert!(readers.into_iter().all(|reader| reader.join().expect("no panic") > 0));
+    });
+    assert!(store.resident_bytes() <= 21_000);
 }

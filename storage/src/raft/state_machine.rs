@@ -88,22 +88,23 @@ impl StateMachine {
     }
 
     /// A handle at the applied position, or the one that is being sent already.
-    fn take(&self) -> Option<Snapshot> {
+    fn take(&self) -> Snapshot {
         let store = self.state.store();
         let mut taken = self.taken.lock();
         if let Some(taken) = taken.as_ref()
             && let Some(pin) = taken.pin.upgrade()
         {
             let outgoing = Outgoing::new(store, pin, taken.image.clone(), taken.position);
-            return Some(Snapshot { meta: taken.meta.clone(), snapshot: SnapshotData::Outgoing(outgoing) });
+            return Snapshot { meta: taken.meta.clone(), snapshot: SnapshotData::Outgoing(outgoing) };
         }
         let (meta, applied) = self.meta();
-        let position = applied?;
+        // An empty state has an empty snapshot, at no position.
+        let position = applied.unwrap_or_default();
         let pin = Arc::new(store.pin());
         let image: Bytes = self.state.rooms().image().encode_to_vec().into();
         *taken = Some(Taken { meta: meta.clone(), position, image: image.clone(), pin: Arc::downgrade(&pin) });
         let outgoing = Outgoing::new(store, pin, image, position);
-        Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(outgoing) })
+        Snapshot { meta, snapshot: SnapshotData::Outgoing(outgoing) }
     }
 }
 
@@ -218,6 +219,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.take())
+        Ok(self.state.applied().map(|_| self.take()))
     }
 }

@@ -8,8 +8,8 @@
 //! | `3` | end: how many frames and records there were |
 //!
 //! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
-//! install is only a switch. A record's unit gets its main revision - 1 as log index. That is below the real one: every revision from 2 on
-//! took an entry, and the entry 0 changes no key. So no frame of records starts where the image stands, at the applied position.
+//! install is only a switch. The units of the records count as log entries 0, 1, and so on. Their real entries were others, but all of
+//! them lie below the applied position, where the image stands: every revision took an entry, and entry 0 changes no key.
 
 use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
@@ -55,6 +55,8 @@ pub struct Outgoing {
     next: Next,
     frames: u64,
     records: u64,
+    /// One per revision.
+    units: u64,
     ready: VecDeque<StateFrame>,
     /// How much of the first frame in `ready` is sent.
     sent: usize,
@@ -69,7 +71,7 @@ enum Next {
 
 impl Outgoing {
     pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
-        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, ready: VecDeque::new(), sent: 0 }
+        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, units: 0, ready: VecDeque::new(), sent: 0 }
     }
 
     /// The next chunk, `None` after the last. Blocking.
@@ -127,7 +129,8 @@ impl Outgoing {
             if main != Some(record.revision.main) {
                 self.close(&mut open, main.is_some(), FRAME_BYTES);
                 main = Some(record.revision.main);
-                open.begin(LogPosition { term: self.position.term, index: (record.revision.main - 1).cast_unsigned() });
+                open.begin(LogPosition { term: self.position.term, index: self.units });
+                self.units += 1;
             }
             open.record(record);
         }
@@ -180,8 +183,8 @@ pub struct Receiver {
     rooms: Recovering,
     head: Option<(LogPosition, Image)>,
     parts: Vec<u8>,
-    /// Last log index of the frame before.
-    last: u64,
+    /// Where the next frame may start.
+    units: u64,
     frames: u64,
     records: u64,
     done: bool,
@@ -210,7 +213,7 @@ impl Receiver {
             rooms: Recovering::new(memory_bytes),
             head: None,
             parts: Vec::new(),
-            last: 0,
+            units: 0,
             frames: 0,
             records: 0,
             done: false,
@@ -262,11 +265,11 @@ impl Receiver {
             body.into()
         };
         let position = self.head.as_ref().map(|(position, _)| *position).unwrap_or_default();
-        if checksum != crc32c::crc32c(&body) || span.first.index <= self.last || span.last < span.first || span.last.index >= position.index
+        if checksum != crc32c::crc32c(&body) || span.first.index < self.units || span.last < span.first || span.last.index >= position.index
         {
             return Err(garbled("frame"));
         }
-        self.last = span.last.index;
+        self.units = span.last.index + 1;
         self.frames += 1;
         self.put(StateFrame { span, body })
     }

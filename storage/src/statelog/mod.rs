@@ -15,7 +15,7 @@ mod tests;
 mod unit;
 
 pub use directory::{Directory, FrameInfo};
-pub use recovery::Recovery;
+pub use recovery::{Recovered, Recovery};
 
 use crate::command::state::Delta;
 use crate::engine::{Engine, FRAME_BYTES_MAX, FrameId, StateFrame};

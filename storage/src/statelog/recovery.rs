@@ -20,7 +20,7 @@ pub struct Recovery {
     deltas: Vec<(LogPosition, usize, Bytes)>,
 }
 
-/// Applied position, deltas in log order, directory of the frames.
+/// What the frames said: applied position, deltas in order, directory.
 pub type Recovered = (Option<LogPosition>, Vec<(LogPosition, Delta)>, Directory);
 
 /// A frame says something impossible.

@@ -122,20 +122,20 @@ impl Units {
         self.broken
     }
 
-    fn step(&mut self) -> Option<Located> {
+    /// `Ok(None)` at the end, `Err` if the bytes contradict themselves.
+    fn step(&mut self) -> Result<Option<Located>, ()> {
         while self.left == 0 {
-            let term = decode_varint(&mut self.body).ok()?;
-            let index = decode_varint(&mut self.body).ok()?;
-            self.left = decode_varint(&mut self.body).ok()?;
-            self.position = LogPosition { term, index };
-            if self.left == 0 && self.body.is_empty() {
-                return None;
+            if self.body.is_empty() {
+                return Ok(None);
             }
+            let mut number = || decode_varint(&mut self.body).map_err(|_| ());
+            let (term, index, items) = (number()?, number()?, number()?);
+            (self.position, self.left) = (LogPosition { term, index }, items);
         }
         let offset = self.len - self.body.len();
-        let item = decode_item(&mut self.body)?;
+        let item = decode_item(&mut self.body).ok_or(())?;
         self.left -= 1;
-        Some(Located { position: self.position, offset, len: self.len - self.body.len() - offset, item })
+        Ok(Some(Located { position: self.position, offset, len: self.len - self.body.len() - offset, item }))
     }
 }
 
@@ -143,11 +143,12 @@ impl Iterator for Units {
     type Item = Located;
 
     fn next(&mut self) -> Option<Located> {
-        if self.broken || (self.left == 0 && self.body.is_empty()) {
+        if self.broken {
             return None;
         }
-        let item = self.step();
-        self.broken = item.is_none() && !(self.left == 0 && self.body.is_empty());
-        item
+        self.step().unwrap_or_else(|()| {
+            self.broken = true;
+            None
+        })
     }
 }

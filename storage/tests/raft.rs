@@ -1,0 +1,127 @@
+//! openraft's own log suite on the real store, and the state across restarts and snapshots.
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use prost::Message;
+use rusd_storage::command::{ApplyResult, Proposal, Put, proposal::Command};
+use rusd_storage::engine;
+use rusd_storage::raft::types::{Entry, Payload, TypeConfig, log_id};
+use rusd_storage::raft::{LogStore, Opened, Options, ResultSink, StateMachine, open};
+use rusd_storage::snapshot::{Receiver, SnapshotData};
+use rusd_storage::{LogPosition, StorageError};
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+struct Nobody;
+
+impl ResultSink for Nobody {
+    fn applied(&self, _: u64, _: u64, _: LogPosition, _: ApplyResult) {}
+    fn advanced(&self, _: LogPosition) {}
+}
+
+fn opened(path: &Path) -> Result<Opened, StorageError> {
+    let engine = engine::Options { purge_beyond_state: true, ..engine::Options::default() };
+    open(path, Options { engine, memory_bytes: 64 << 20 }, Arc::new(Nobody))
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let opened = opened(directory.path()).expect("a new store");
+        Ok((directory, opened.log_store, opened.state_machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openrafts_suite_passes() {
+    Suite::test_all(Builder).await.expect("every case");
+}
+
+fn put(index: u64, key: &str, value: &str) -> Entry {
+    let put = Put { key: key.to_string().into(), value: value.to_string().into(), ..Put::default() };
+    let proposal = Proposal { command: Some(Command::Put(put)), ..Proposal::default() };
+    let command = rusd_storage::raft::types::Command(proposal.encode_to_vec().into());
+    Entry::new(log_id(LogPosition { term: 1, index }), Payload { command: Some(command), membership: None })
+}
+
+async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) {
+    let stream = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+    machine.apply(stream).await.expect("applied");
+}
+
+fn all(opened: &Opened) -> rusd_storage::mvcc::RangeResult {
+    let range = rusd_storage::command::Range { key: b"\0".as_slice().into(), range_end: b"\0".as_slice().into(), ..Default::default() };
+    opened.state.store().range(&range).expect("readable")
+}
+
+#[tokio::test]
+async fn a_snapshot_carries_everything() {
+    let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let mut sender = opened(from.path()).expect("a new store");
+    let entries = (1..2000).map(|index| put(index, &format!("key{}", index % 300), &format!("value{index}")));
+    apply(&mut sender.state_machine, entries.collect()).await;
+    let snapshot = sender.state_machine.get_current_snapshot().await.expect("readable").expect("something was applied");
+    let SnapshotData::Outgoing(mut outgoing) = snapshot.snapshot else { panic!("our own") };
+
+    let mut receiver = opened(to.path()).expect("a new store");
+    let mut incoming = Receiver::begin(receiver.engine.clone()).expect("a partial store");
+    while let Some(chunk) = outgoing.next_chunk().expect("readable") {
+        incoming.chunk(chunk).expect("intact");
+    }
+    let data = incoming.finish().expect("complete");
+    receiver.state_machine.install_snapshot(&snapshot.meta, data).await.expect("installed");
+
+    assert_eq!(all(&receiver), all(&sender));
+    assert_eq!(receiver.state.applied(), sender.state.applied());
+    let hash = |opened: &Opened| opened.state.store().hash_kv(0).expect("hashed");
+    assert_eq!(hash(&receiver), hash(&sender));
+    let (expected, hashed) = (all(&sender), hash(&sender));
+    drop(receiver);
+    let again = opened(to.path()).expect("reopened");
+    assert_eq!((all(&again), hash(&again)), (expected, hashed));
+}
+
+#[tokio::test]
+async fn a_garbled_snapshot_is_refused() {
+    let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let mut sender = opened(from.path()).expect("a new store");
+    apply(&mut sender.state_machine, (1..50).map(|index| put(index, "key", "value")).collect()).await;
+    let snapshot = sender.state_machine.get_current_snapshot().await.expect("readable").expect("something was applied");
+    let SnapshotData::Outgoing(mut outgoing) = snapshot.snapshot else { panic!("our own") };
+    let receiver = opened(to.path()).expect("a new store");
+    let mut incoming = Receiver::begin(receiver.engine.clone()).expect("a partial store");
+    while let Some(chunk) = outgoing.next_chunk().expect("readable") {
+        let mut flipped = chunk.to_vec();
+        if let Some(last) = flipped.last_mut().filter(|_| chunk[0] == 2) {
+            *last ^= 1;
+        }
+        if incoming.chunk(flipped.into()).is_err() {
+            return;
+        }
+    }
+    panic!("a flipped bit went unnoticed");
+}
+
+#[tokio::test]
+async fn what_was_not_framed_comes_back_from_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut before = opened(directory.path()).expect("a new store");
+    let entries: Vec<Entry> = (0..100).map(|index| put(index, &format!("key{index}"), "value")).collect();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let records = entries.iter().map(rusd_storage::raft::log_store::encode).collect();
+    before.engine.append(records, Box::new(move |result| drop(sender.send(result))));
+    receiver.await.expect("answered").expect("durable");
+    apply(&mut before.state_machine, entries.clone()).await;
+    let expected = all(&before);
+    drop(before);
+    let mut after = opened(directory.path()).expect("reopened");
+    let applied = after.state.applied().map_or(0, |at| at.index + 1);
+    let state = after.log_store.get_log_state().await.expect("readable");
+    assert_eq!(state.last_log_id.map(|id| id.index), Some(99));
+    apply(&mut after.state_machine, entries.into_iter().skip(applied as usize).collect()).await;
+    assert_eq!(all(&after), expected);
+}
