@@ -47,10 +47,9 @@ impl LogView {
         Self { floor, last, frames, ..Self::default() }
     }
 
-    /// First index that is not purged. A log that was never purged begins at 0, or where its first entry says.
+    /// First index that is not purged.
     pub fn first_index(&self) -> u64 {
-        let first = || self.frames.front().map(|frame| frame.first.index).into_iter().chain(self.tail_start()).min();
-        self.floor.map_or_else(|| first().unwrap_or(0), |floor| floor.index + 1)
+        self.floor.map_or(0, |floor| floor.index + 1)
     }
 
     /// Index of the oldest entry there is; a log need not begin at 0.

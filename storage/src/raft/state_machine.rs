@@ -11,7 +11,7 @@ use crate::command::{Proposal, Txn};
 use crate::engine::{Completion, Engine};
 use crate::error::StorageError;
 use crate::mvcc::Pin;
-use crate::snapshot::{Outgoing, Received, SnapshotData};
+use crate::snapshot::{Outgoing, Received, Receiver, SnapshotData};
 use crate::statelog::StateLog;
 use crate::types::LogPosition;
 use bytes::Bytes;
@@ -71,6 +71,17 @@ impl StateMachine {
             responder.send(Applied { index: at.index });
         }
         Ok(at)
+    }
+
+    fn transfer(&self, mut outgoing: Outgoing) -> Result<Box<Received>, StorageError> {
+        let mut receiver = Receiver::begin(self.engine.clone())?;
+        while let Some(chunk) = outgoing.next_chunk()? {
+            receiver.chunk(chunk)?;
+        }
+        match receiver.finish()? {
+            SnapshotData::Received(received) => Ok(received),
+            SnapshotData::Outgoing(_) | SnapshotData::Local => Err(StorageError::Closed("a receiver gave something to send".into())),
+        }
     }
 
     fn meta(&self) -> (SnapshotMeta, Option<LogPosition>) {
@@ -199,11 +210,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Received(received) = data else {
-            return Err(io::Error::other("a snapshot of our own can't be installed"));
+        let received = match data {
+            SnapshotData::Received(received) => received,
+            // Handed over in this process instead of received: it takes the same way.
+            SnapshotData::Outgoing(outgoing) => aside(|| self.transfer(outgoing))?,
+            SnapshotData::Local => return Err(io::Error::other("our own state can't be installed")),
         };
         let last = meta.last_log_id.as_ref().map(position);
-        if last != Some(received.position) {
+        if last.unwrap_or_default() != received.position {
             return Err(io::Error::other(format!("the snapshot reaches {:?}, its announcement said {last:?}", received.position)));
         }
         let Received { incoming, rooms, position: at } = *received;
