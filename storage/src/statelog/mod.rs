@@ -139,6 +139,11 @@ impl StateLog {
         self.open.lock().retired = true;
     }
 
+    /// Whether another state has taken the place of this one.
+    pub(crate) fn retired(&self) -> bool {
+        self.open.lock().retired
+    }
+
     /// Applied position of the last ended unit.
     pub fn applied(&self) -> Option<LogPosition> {
         self.open.lock().applied()

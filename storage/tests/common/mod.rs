@@ -2,12 +2,14 @@
 #![allow(dead_code, missing_docs)]
 
 use bytes::Bytes;
+use openraft::RaftLogReader;
 use openraft::entry::RaftEntry;
 use openraft::storage::RaftStateMachine;
 use parking_lot::Mutex;
 use prost::Message;
 use rusd_storage::command::proposal::Command as Kind;
 use rusd_storage::command::{ApplyResult, Proposal, Put, Range};
+use rusd_storage::raft::log_store::encode;
 use rusd_storage::raft::types::{Command, Entry, Membership, Payload, log_id};
 use rusd_storage::raft::{Opened, Options, ResultSink, open};
 use rusd_storage::{KeyValue, LogPosition, StorageError};
@@ -51,6 +53,10 @@ impl Member {
         let answers = Arc::new(Answers::default());
         let options = Options { memory_bytes, ..Options::default() };
         let opened = open(directory, options, answers.clone()).expect("the store opens");
+        if opened.engine.log_bounds().0.is_none() && opened.state.applied().is_none() {
+            let blank = |index| encode(&Entry::new(log_id(LogPosition { term: 1, index }), Payload::default()));
+            opened.engine.append(vec![blank(0), blank(1)], Box::new(|result| result.expect("the disk is well")));
+        }
         let next = opened.state.applied().map_or(2, |applied| applied.index + 1);
         Self { opened, answers, next }
     }
@@ -59,6 +65,7 @@ impl Member {
         let at = LogPosition { term: 1, index: self.next };
         self.next += 1;
         let entry = Entry::new(log_id(at), payload);
+        self.opened.engine.append(vec![encode(&entry)], Box::new(|result| result.expect("the disk is well")));
         let entries = futures::stream::iter([Ok((entry, None))]);
         self.opened.state_machine.apply(entries).await.map_err(|error| StorageError::Closed(error.to_string()))
     }
@@ -105,8 +112,19 @@ impl Member {
         self.opened.state_machine.get_snapshot_builder().await.build_snapshot().await.expect("durable");
     }
 
-    pub fn close(self) {
+    /// Stops and starts again. What was applied but not yet framed comes from the log again.
+    pub async fn restart(self, directory: &Path) -> Self {
         self.opened.engine.close().expect("closes");
+        drop(self);
+        let mut member = Self::open(directory);
+        let Some((first, last)) = member.opened.engine.log_bounds().0 else { return member };
+        let from = member.opened.state.applied().map_or(first, |applied| applied.index + 1);
+        let mut reader = member.opened.log_store.clone();
+        let entries = reader.try_get_log_entries(from..=last.index).await.expect("a log");
+        let entries = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+        member.opened.state_machine.apply(entries).await.expect("the node is well");
+        member.next = last.index + 1;
+        member
     }
 }
 
