@@ -42,7 +42,7 @@ pub enum Current {
 impl Directory {
     /// Creates (0700) and locks the directory, checks the format and says which Db to open. Removes partial Dbs.
     pub fn open(path: &Path) -> Result<(Self, Current), StorageError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create", path))?;
+        create_durably(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("restrict", path))?;
         let directory = Self { path: path.to_path_buf(), _lock: lock(path)? };
         let current = directory.find_current()?;
@@ -84,11 +84,15 @@ impl Directory {
         self.read_pointer().map(Current::Open)
     }
 
+    /// FORMAT is written first: without it there may be nothing that could be mistaken for a partial Db and removed.
     fn refuse_leftovers(&self) -> Result<(), StorageError> {
-        let current = self.path.join("CURRENT");
-        if current.exists() {
-            let detail = "FORMAT is missing beside it".to_string();
-            return Err(StorageError::Damaged { path: current, what: "storage format".into(), detail });
+        let entries = fs::read_dir(&self.path).map_err(io("list", &self.path))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if name == "CURRENT" || name.to_string_lossy().starts_with("db-") {
+                let detail = "the file FORMAT is missing beside it".to_string();
+                return Err(StorageError::Damaged { path: entry.path(), what: "storage format".into(), detail });
+            }
         }
         Ok(())
     }
@@ -132,6 +136,17 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Creates the directory and its missing parents, and makes the new names durable.
+fn create_durably(path: &Path) -> Result<(), StorageError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create", path))?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
+    }
+    Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, StorageError> {

@@ -8,16 +8,21 @@
 //! | 16..20, 20..24 | part, parts |
 //! | 24..56 | first and last log position (term, index each) |
 //! | 56..72 | log: commit position (term, index + 1; 0 = none). state: first and last main revision |
-//! | 72.. | replaced frame ids (u64 each), then the body |
+//! | 72..80 | sequence of the insertion, see [`super::disk`] |
+//! | 80.. | replaced frame ids (u64 each), then the body |
 //!
-//! All integers are little endian. A free slot holds [`MARKER`] and nothing else.
+//! All integers are little endian. A free slot holds [`MARKER`] and the sequence of the insertion that freed it.
 
 use super::Span;
 use crate::types::LogPosition;
 
-/// What a free slot holds.
-pub const MARKER: &[u8] = b"free";
-const HEADER: usize = 72;
+/// What a free slot begins with.
+const MARKER: &[u8] = b"free";
+const MARKER_BYTES: usize = 16;
+/// Bytes before the replaced ids and the body.
+pub const HEADER: usize = 80;
+/// Ids that one frame may replace: with them it must stay far below the size at which sled makes a blob file.
+pub const REPLACED_MAX: usize = 4096;
 const VERSION: u8 = 1;
 
 /// Which ring a frame belongs to.
@@ -44,7 +49,7 @@ pub struct Header {
     pub span: Span,
     /// Commit position known when a log frame was written.
     pub committed: Option<LogPosition>,
-    /// Ids of the state frames that this one makes void.
+    /// Ids of the state frames that this one makes void, at most [`REPLACED_MAX`].
     pub replaced: Vec<u64>,
 }
 
@@ -63,36 +68,54 @@ pub enum BadFrame {
 }
 
 /// Encodes a frame around `body`.
-pub fn encode(header: &Header, body: &[u8]) -> Vec<u8> {
+pub fn encode(header: &Header, sequence: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + header.replaced.len() * 8 + body.len());
-    out.extend_from_slice(&[0; 4]);
-    out.push(VERSION);
-    out.push(match header.kind {
+    out.resize(HEADER, 0);
+    header.replaced.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    out.extend_from_slice(body);
+    seal(&mut out, header, sequence);
+    out
+}
+
+/// Fills in the first [`HEADER`] bytes of a frame whose replaced ids and body follow them already.
+pub fn seal(out: &mut [u8], header: &Header, sequence: u64) {
+    assert!(header.replaced.len() <= REPLACED_MAX, "a frame replaces {} others, at most {REPLACED_MAX} are allowed", header.replaced.len());
+    out[4] = VERSION;
+    out[5] = match header.kind {
         Kind::Log => 1,
         Kind::State => 2,
-    });
-    let replaced = u16::try_from(header.replaced.len()).expect("a frame replaces few others");
-    out.extend_from_slice(&replaced.to_le_bytes());
-    out.extend_from_slice(&header.id.to_le_bytes());
-    out.extend_from_slice(&header.part.to_le_bytes());
-    out.extend_from_slice(&header.parts.to_le_bytes());
-    for position in [header.span.first, header.span.last] {
-        out.extend_from_slice(&position.term.to_le_bytes());
-        out.extend_from_slice(&position.index.to_le_bytes());
-    }
+    };
+    let replaced = u16::try_from(header.replaced.len()).expect("checked above");
+    out[6..8].copy_from_slice(&replaced.to_le_bytes());
+    out[16..20].copy_from_slice(&header.part.to_le_bytes());
+    out[20..24].copy_from_slice(&header.parts.to_le_bytes());
+    let Span { first, last, first_revision, last_revision } = header.span;
     let (a, b) = match header.kind {
         Kind::Log => header.committed.map_or((0, 0), |at| (at.term, at.index + 1)),
-        Kind::State => (header.span.first_revision.cast_unsigned(), header.span.last_revision.cast_unsigned()),
+        Kind::State => (first_revision.cast_unsigned(), last_revision.cast_unsigned()),
     };
-    out.extend_from_slice(&a.to_le_bytes());
-    out.extend_from_slice(&b.to_le_bytes());
-    for id in &header.replaced {
-        out.extend_from_slice(&id.to_le_bytes());
+    out[8..16].copy_from_slice(&header.id.to_le_bytes());
+    for (field, at) in [first.term, first.index, last.term, last.index, a, b, sequence].into_iter().zip((24..).step_by(8)) {
+        out[at..at + 8].copy_from_slice(&field.to_le_bytes());
     }
-    out.extend_from_slice(body);
     let checksum = crc32c::crc32c(&out[4..]);
     out[..4].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// What is put into a free slot.
+pub fn marker(sequence: u64) -> [u8; MARKER_BYTES] {
+    let mut out = [0; MARKER_BYTES];
+    out[..4].copy_from_slice(MARKER);
+    out[4..12].copy_from_slice(&sequence.to_le_bytes());
+    let checksum = crc32c::crc32c(&out[..12]);
+    out[12..].copy_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// The sequence in a marker, if these are the bytes of one.
+pub fn decode_marker(bytes: &[u8]) -> Option<u64> {
+    let sequence = u64_at(<&[u8; MARKER_BYTES]>::try_from(bytes).ok()?, 4);
+    (bytes == marker(sequence)).then_some(sequence)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -101,6 +124,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Sequence of the insertion of a frame that was decoded.
+pub fn sequence(bytes: &[u8]) -> u64 {
+    u64_at(bytes, 72)
 }
 
 /// Verifies and decodes a frame; the body starts at the returned offset.
@@ -156,15 +184,27 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         for kind in [Kind::Log, Kind::State] {
-            let bytes = encode(&header(kind), b"body");
+            let bytes = encode(&header(kind), 77, b"body");
             let (decoded, at) = decode(&bytes).expect("intact");
-            assert_eq!((decoded, &bytes[at..]), (header(kind), &b"body"[..]));
+            assert_eq!((decoded, sequence(&bytes), &bytes[at..]), (header(kind), 77, &b"body"[..]));
+        }
+    }
+
+    #[test]
+    fn a_marker_is_no_frame_and_no_frame_a_marker() {
+        assert_eq!(decode_marker(&marker(u64::MAX)), Some(u64::MAX));
+        assert_eq!(decode_marker(&encode(&header(Kind::Log), 1, b"")), None);
+        assert_eq!(decode(&marker(5)), Err(BadFrame::Short));
+        for bit in 0..MARKER_BYTES * 8 {
+            let mut flipped = marker(5);
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_marker(&flipped), None, "bit {bit}");
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let bytes = encode(&header(Kind::State), b"some body");
+        let bytes = encode(&header(Kind::State), 77, b"some body");
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -47,9 +47,10 @@ impl LogView {
         Self { floor, last, frames, ..Self::default() }
     }
 
-    /// First index that is not purged.
+    /// First index that is not purged. Without a floor it is where the log happens to begin: at 0, but for openraft's own suite.
     pub fn first_index(&self) -> u64 {
-        self.floor.map_or(0, |floor| floor.index + 1)
+        let begin = || self.frames.front().map(|frame| frame.first.index).or_else(|| self.tail_start()).unwrap_or(0);
+        self.floor.map_or_else(begin, |floor| floor.index + 1)
     }
 
     /// Index of the oldest entry there is; a log need not begin at 0.
@@ -178,4 +179,34 @@ pub fn decode_entries(first: u64, body: &Bytes) -> Option<Vec<LogEntry>> {
         index += 1;
     }
     Some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> LogEntry {
+        LogEntry { position: LogPosition { term: 1, index }, body: Bytes::from_static(b"body") }
+    }
+
+    #[test]
+    fn without_a_floor_the_log_begins_where_its_first_entry_is() {
+        let mut log = LogView::default();
+        assert_eq!((log.first_index(), log.end_index()), (0, 0));
+        log.extend(&[entry(1), entry(2), entry(3)], 1, usize::MAX);
+        assert_eq!((log.first_index(), log.end_index()), (1, 4));
+        log.purge(LogPosition { term: 1, index: 2 });
+        assert_eq!((log.first_index(), log.end_index()), (3, 4));
+    }
+
+    #[test]
+    fn what_is_not_inserted_stays_in_the_tail() {
+        let mut log = LogView::default();
+        log.extend(&[entry(0), entry(1)], 1, 0);
+        log.extend(&[entry(2)], 2, 0);
+        assert_eq!(log.tail_start(), Some(0));
+        log.inserted = 1;
+        log.evict(0);
+        assert_eq!(log.tail_start(), Some(2));
+    }
 }

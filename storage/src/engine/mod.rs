@@ -27,10 +27,12 @@ use crate::types::LogPosition;
 use bytes::Bytes;
 use directory::Directory;
 use disk::Disk;
-use log::LogView;
+use frame::REPLACED_MAX;
+use log::{LogFrame, LogView};
 use parking_lot::{Mutex, RwLock};
 use queue::{Job, Queue};
 use state::{States, Stored};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +62,13 @@ pub struct Options {
 /// Makes syncs fail or slow, in tests.
 pub trait Faults: Send + Sync + std::fmt::Debug {
     /// Called before each flush; an error is a failed fdatasync.
-    fn before_sync(&self) -> std::io::Result<()>;
+    fn before_sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    /// Called between the steps of a switch with the name of the one just done; an error is a crash there.
+    fn at(&self, _step: &'static str) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Default for Options {
@@ -147,6 +155,8 @@ struct Shared {
     next_id: Arc<AtomicU64>,
     next_job: AtomicU64,
     current_db: AtomicU64,
+    /// Highest number given to a Db directory, partial ones included.
+    last_db: AtomicU64,
     committed: Mutex<Option<LogPosition>>,
     failure: tokio::sync::watch::Sender<Option<StorageError>>,
     metrics: Arc<EngineMetrics>,
@@ -154,15 +164,18 @@ struct Shared {
 }
 
 impl Shared {
-    fn become_current(&self, number: u64, disk: Arc<Disk>, mut state: States, last: LogPosition) {
+    /// Replaces Db, state and log frames at once: a reader sees all of the old or all of the new.
+    fn become_current(&self, number: u64, disk: Arc<Disk>, mut state: States, frames: VecDeque<LogFrame>, last: LogPosition) {
         self.current_db.store(number, Ordering::Release);
         let mut current = self.disk.write();
         let mut states = self.state.lock();
+        let mut log = self.log.lock();
         // What was queued for the new state after the switch keeps its place.
         state.extend(states.drain().filter(|(_, stored)| matches!(stored, Stored::Queued(_))));
         *states = state;
+        log.frames = frames;
+        log.purge(last);
         *current = disk;
-        self.log.lock().purge(last);
     }
 }
 
@@ -174,7 +187,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.queue.close();
-        if let Some(thread) = self.thread.lock().take() {
+        // The last clone may go in a completion, on the writer thread itself.
+        if let Some(thread) = self.thread.lock().take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }
@@ -222,19 +236,21 @@ impl Engine {
         let mut room = bytes_max;
         loop {
             let (disk, frame, next, end) = {
-                let disk = Arc::clone(&self.shared().disk.read());
+                let disk = self.shared().disk.read();
                 let log = self.shared().log.lock();
                 let end = end.min(log.end_index());
                 let next = out.last().map_or(first, |entry| entry.position.index + 1).max(log.oldest());
                 if next >= end || (room == 0 && !out.is_empty()) {
                     return Ok(out);
                 }
-                if log.tail_start().is_some_and(|start| start <= next) {
+                // Where the tail begins, frames may still hold what a queued truncation drops.
+                let start = log.tail_start().unwrap_or(u64::MAX);
+                if start <= next {
                     log.read_tail(next, end, &mut room, &mut out);
                     return Ok(out);
                 }
                 match log.frame_of(next) {
-                    Some(frame) => (disk, frame.clone(), next, end),
+                    Some(frame) => (Arc::clone(&disk), frame.clone(), next, end.min(start)),
                     None => return Err(StorageError::Closed(format!("log entry {next} is neither in memory nor in a frame"))),
                 }
             };
@@ -307,8 +323,9 @@ impl Engine {
     }
 
     /// Queues the copy of what is still alive in `old` and voids them, as one atomic step: after a crash either `old` or `new` counts.
-    /// Without `new` the frames are simply freed.
+    /// Without `new` the frames are simply freed. `old` names 4096 frames at most.
     pub fn replace_state(&self, new: Option<StateFrame>, old: Vec<FrameId>) -> Option<FrameId> {
+        assert!(old.len() <= REPLACED_MAX, "{} frames are to be replaced at once, at most {REPLACED_MAX} can be", old.len());
         let new = new.map(|frame| (self.register(&frame), frame));
         let id = new.as_ref().map(|new| new.0);
         self.push(Job::Replace(new, old));
@@ -317,8 +334,11 @@ impl Engine {
 
     /// Body of a frame, checksum verified. `None` if it was freed meanwhile (look the revision up again).
     pub fn read_state(&self, id: FrameId) -> Result<Option<Bytes>, StorageError> {
-        let disk = Arc::clone(&self.shared().disk.read());
-        let stored = self.shared().state.lock().get(&id.0).cloned();
+        let (disk, stored) = {
+            let disk = self.shared().disk.read();
+            let stored = self.shared().state.lock().get(&id.0).cloned();
+            (Arc::clone(&disk), stored)
+        };
         match stored {
             None => Ok(None),
             Some(Stored::Queued(body)) => Ok(Some(body)),
@@ -364,8 +384,8 @@ impl Engine {
         let shared = self.shared();
         let current = shared.current_db.load(Ordering::Acquire);
         shared.directory.remove_partial(Some(current))?;
-        let number = current + 1;
-        Incoming::create(&shared.directory, number, shared.options.cache_bytes, Arc::clone(&shared.next_id))
+        let number = shared.last_db.fetch_add(1, Ordering::Relaxed) + 1;
+        Incoming::create(&shared.directory, number, &shared.options, Arc::clone(&shared.next_id))
     }
 
     /// Makes `incoming` current: the writer thread copies vote, floor = `last` and the log entries after `last` into it, syncs, renames the

@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | log frame at or below the floor | purged, slot not reused yet | its slot is free |
 //! | run lacking its tail | never finished, or being freed | wiped |
+//! | less than `SYNCED` says was durable | the file was cut or altered | refused |
 //! | run lacking an earlier part, bad checksum, gap or overlap | damage | refused |
 //! | state frame listed by a complete replacing frame | compaction was cut before the markers | wiped |
 
 use super::directory::{Current, Directory};
-use super::disk::{Disk, RingName, Slots};
-use super::frame::Header;
+use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
+use super::frame::{HEADER, Header};
 use super::log::{LogFrame, LogView};
 use super::queue::Queue;
 use super::state::{States, Stored};
@@ -19,7 +20,7 @@ use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -43,10 +44,12 @@ impl Run {
     }
 }
 
-/// All frames of one ring by id, incomplete runs wiped.
+/// All frames of one ring by id.
 struct Ring {
     runs: BTreeMap<u64, Run>,
     slots: Slots,
+    /// Highest id seen, freed ones included: ids are never reused.
+    max_id: u64,
 }
 
 /// See [`Engine::open`].
@@ -68,10 +71,10 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
     let vote = disk.get_meta("vote")?.map(Bytes::from);
     let mut log = load(&disk, RingName::Log, floor)?;
     let mut state = load(&disk, RingName::State, None)?;
-    void_replaced(&disk, &mut state)?;
-    disk.sync(1)?;
+    disk.check_watermark()?;
+    repair(&disk, &mut log, &mut state)?;
     let recovered_log = recover_log(&disk, &mut log, floor)?;
-    let next_id = log.runs.keys().chain(state.runs.keys()).max().map_or(1, |id| id + 1);
+    let next_id = log.max_id.max(state.max_id) + 1;
     let frame_bytes = log.runs.values().chain(state.runs.values()).map(Run::bytes).sum();
     let state_upto = state.runs.values().map(|run| run.header.span.last).max();
     let states = show(&disk, &state, visit)?;
@@ -88,6 +91,7 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
         next_id: Arc::new(AtomicU64::new(next_id)),
         next_job: AtomicU64::new(1),
         current_db: AtomicU64::new(number),
+        last_db: AtomicU64::new(number),
         committed: Mutex::new(recovered_log.committed),
         failure: tokio::sync::watch::channel(None).0,
         metrics: Arc::default(),
@@ -101,10 +105,11 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
         vote,
         state_upto,
         unsynced: 0,
-        syncs: 1,
-        packed: Vec::new(),
+        packed: vec![0; HEADER],
         packed_span: None,
-        waiting: Vec::new(),
+        framed: VecDeque::new(),
+        pending: VecDeque::new(),
+        waiting: VecDeque::new(),
     };
     let thread = std::thread::Builder::new().name("rusd-writer".into()).spawn(move || writer.run());
     let thread = thread.map_err(|error| StorageError::Closed(format!("no thread for the writer: {error}")))?;
@@ -116,9 +121,10 @@ fn damaged(disk: &Disk, what: &str, detail: impl Into<String>) -> StorageError {
 }
 
 fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring, StorageError> {
-    let mut ring = Ring { runs: BTreeMap::new(), slots: Slots::default() };
+    let mut ring = Ring { runs: BTreeMap::new(), slots: Slots::default(), max_id: 0 };
     disk.scan(name, |slot, frame| {
         let purged = |header: &Header| name == RingName::Log && floor.is_some_and(|floor| header.span.last.index <= floor.index);
+        ring.max_id = ring.max_id.max(frame.as_ref().map_or(0, |(header, _)| header.id));
         match frame {
             Some((header, body)) if !purged(&header) => {
                 ring.slots.found(slot, false);
@@ -133,40 +139,56 @@ fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring,
         }
         Ok(())
     })?;
-    wipe_incomplete(disk, name, &mut ring)?;
     Ok(ring)
 }
 
-fn wipe_incomplete(disk: &Disk, name: RingName, ring: &mut Ring) -> Result<(), StorageError> {
-    let mut incomplete = Vec::new();
-    for (id, run) in &mut ring.runs {
-        run.parts.sort_unstable();
-        if let Some((at, part)) = run.parts.iter().enumerate().find(|(at, part)| part.0 as usize != *at) {
-            return Err(disk.damaged(name, part.1, format!("run {id} lacks part {at} of {}", run.header.parts)));
-        }
-        if run.parts.len() < run.header.parts as usize {
-            incomplete.push(*id);
-        }
-    }
-    incomplete.into_iter().try_for_each(|id| wipe(disk, name, ring, id))
-}
-
-fn wipe(disk: &Disk, name: RingName, ring: &mut Ring, id: u64) -> Result<(), StorageError> {
-    let Some(run) = ring.runs.remove(&id) else { return Ok(()) };
-    for slot in run.slots().into_iter().rev() {
-        disk.mark(name, slot)?;
-        ring.slots.release(slot);
-    }
-    Ok(())
-}
-
-fn void_replaced(disk: &Disk, state: &mut Ring) -> Result<(), StorageError> {
+/// Frees what a crash left half-done, durably, before anything new is inserted.
+fn repair(disk: &Disk, log: &mut Ring, state: &mut Ring) -> Result<(), StorageError> {
+    let mut repair = Repair { disk, marked: 0 };
+    repair.wipe_incomplete(RingName::Log, log)?;
+    repair.wipe_incomplete(RingName::State, state)?;
     let void: HashSet<u64> = state.runs.values().flat_map(|run| run.header.replaced.iter().copied()).collect();
-    void.into_iter().try_for_each(|id| wipe(disk, RingName::State, state, id))
+    void.into_iter().try_for_each(|id| repair.wipe(RingName::State, state, id))?;
+    disk.sync()
+}
+
+struct Repair<'a> {
+    disk: &'a Disk,
+    marked: usize,
+}
+
+impl Repair<'_> {
+    fn wipe_incomplete(&mut self, name: RingName, ring: &mut Ring) -> Result<(), StorageError> {
+        let mut incomplete = Vec::new();
+        for (id, run) in &mut ring.runs {
+            run.parts.sort_unstable();
+            if let Some((at, part)) = run.parts.iter().enumerate().find(|(at, part)| part.0 as usize != *at) {
+                return Err(self.disk.damaged(name, part.1, format!("run {id} lacks part {at} of {}", run.header.parts)));
+            }
+            if run.parts.len() < run.header.parts as usize {
+                incomplete.push(*id);
+            }
+        }
+        incomplete.into_iter().try_for_each(|id| self.wipe(name, ring, id))
+    }
+
+    /// From the last part backwards, as every run is freed.
+    fn wipe(&mut self, name: RingName, ring: &mut Ring, id: u64) -> Result<(), StorageError> {
+        let Some(run) = ring.runs.remove(&id) else { return Ok(()) };
+        for slot in run.slots().into_iter().rev() {
+            self.marked += 1;
+            if self.marked.is_multiple_of(UNSYNCED_BYTES_MAX / INSERTED_BYTES_MIN) {
+                self.disk.sync()?;
+            }
+            self.disk.mark(name, slot)?;
+            ring.slots.release(slot);
+        }
+        Ok(())
+    }
 }
 
 struct RecoveredLog {
-    frames: std::collections::VecDeque<LogFrame>,
+    frames: VecDeque<LogFrame>,
     last: Option<LogPosition>,
     committed: Option<LogPosition>,
 }
@@ -174,7 +196,7 @@ struct RecoveredLog {
 fn recover_log(disk: &Disk, log: &mut Ring, floor: Option<LogPosition>) -> Result<RecoveredLog, StorageError> {
     let mut runs: Vec<(&u64, &Run)> = log.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.header.span.first.index);
-    let mut frames = std::collections::VecDeque::new();
+    let mut frames = VecDeque::new();
     let mut last = floor;
     let mut committed = None;
     for (id, run) in runs {

@@ -7,7 +7,7 @@ use crate::types::LogPosition;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// State frames wait for room while more than this is queued. Log entries are bounded by openraft.
 const STATE_BYTES_MAX: usize = 16 << 20;
@@ -37,6 +37,8 @@ struct Inner {
     jobs: VecDeque<Job>,
     entries: usize,
     state_bytes: usize,
+    /// The consumer waits for company: wake it at this many entries, or for a job that cannot wait.
+    wanted: Option<usize>,
     closed: bool,
 }
 
@@ -73,7 +75,13 @@ impl Queue {
         }
         inner.entries += entries;
         inner.state_bytes += bytes;
-        let wake = inner.jobs.is_empty();
+        let wake = match inner.wanted {
+            Some(wanted) => !job.is_patient() || inner.entries >= wanted,
+            None => inner.jobs.is_empty(),
+        };
+        if wake {
+            inner.wanted = None;
+        }
         inner.jobs.push_back(job);
         drop(inner);
         if wake {
@@ -92,13 +100,13 @@ impl Queue {
             }
             self.work.wait(&mut inner);
         }
-        if let Some((until, enough)) = company {
-            let left = until.saturating_duration_since(Instant::now());
-            if inner.entries < enough && left > Duration::from_micros(50) && !inner.closed {
-                drop(inner);
-                std::thread::sleep(left);
-                inner = self.inner.lock();
-            }
+        if let Some((until, enough)) = company
+            && inner.entries < enough
+            && inner.jobs.iter().all(Job::is_patient)
+        {
+            inner.wanted = Some(enough);
+            while inner.wanted.is_some() && !inner.closed && !self.work.wait_until(&mut inner, until).timed_out() {}
+            inner.wanted = None;
         }
         let drain = Drain { jobs: std::mem::take(&mut inner.jobs), entries: inner.entries };
         inner.entries = 0;
@@ -116,6 +124,11 @@ impl Queue {
 }
 
 impl Job {
+    /// Whether it may wait for entries to share its sync with.
+    fn is_patient(&self) -> bool {
+        matches!(self, Self::Append(..) | Self::State(..) | Self::Replace(..))
+    }
+
     /// Tells whoever waits that it failed.
     pub fn fail(self, error: &StorageError) {
         match self {

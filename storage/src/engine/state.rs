@@ -1,12 +1,13 @@
 //! State frames: where each is, and a Db that a snapshot fills.
 
 use super::directory::Directory;
-use super::disk::{Disk, RingName, Slots, UNSYNCED_BYTES_MAX};
-use super::frame::{Header, Kind};
-use super::{FRAME_BYTES_MAX, FrameId, StateFrame};
+use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
+use super::frame::{HEADER, Header, Kind};
+use super::{FRAME_BYTES_MAX, FrameId, Options, StateFrame};
 use crate::error::StorageError;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +38,7 @@ impl Stored {
 /// All state frames by id.
 pub type States = HashMap<u64, Stored>;
 
-/// A Db being filled by a snapshot. Dropped without a switch it is removed at the next install or open.
+/// A Db being filled by a snapshot. Dropped without a switch: removed.
 pub struct Incoming {
     disk: Arc<Disk>,
     number: u64,
@@ -45,36 +46,64 @@ pub struct Incoming {
     states: States,
     next_id: Arc<AtomicU64>,
     unsynced: usize,
-    syncs: u64,
+    // Last, so that the Db is closed when its directory goes.
+    partial: Partial,
+}
+
+/// What a switch takes over.
+pub struct Ready {
+    /// The Db.
+    pub disk: Arc<Disk>,
+    /// Its frames.
+    pub states: States,
+    /// Number of its directory.
+    pub number: u64,
+    /// Free slots of its state ring.
+    pub slots: Slots,
+    /// Bytes inserted since its last sync.
+    pub unsynced: usize,
+}
+
+/// Removes a directory unless told to keep it.
+struct Partial {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next install or open.
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "partial snapshot not removed");
+        }
+    }
 }
 
 impl Incoming {
-    pub(super) fn create(directory: &Directory, number: u64, cache_bytes: u64, next_id: Arc<AtomicU64>) -> Result<Self, StorageError> {
-        let disk = Arc::new(Disk::open(&directory.db(number), cache_bytes, None)?);
-        Ok(Self { disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, syncs: 0 })
+    pub(super) fn create(directory: &Directory, number: u64, options: &Options, next_id: Arc<AtomicU64>) -> Result<Self, StorageError> {
+        let partial = Partial { path: directory.db(number), keep: false };
+        let disk = Arc::new(Disk::open(&partial.path, options.cache_bytes, options.faults.clone())?);
+        Ok(Self { disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial })
     }
 
     /// Writes a frame, syncing whenever the byte cap is reached. Blocking.
     pub fn put_state(&mut self, frame: StateFrame) -> Result<FrameId, StorageError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let parts = frame.body.len().div_ceil(FRAME_BYTES_MAX).max(1);
+        let count = |number| u32::try_from(number).expect("a run has few parts");
+        let (kind, span, parts_header) = (Kind::State, frame.span, count(parts));
+        let mut header = Header { kind, id, part: 0, parts: parts_header, span, committed: None, replaced: Vec::new() };
         let mut slots = Vec::with_capacity(parts);
         for part in 0..parts {
             let body = &frame.body[part * FRAME_BYTES_MAX..frame.body.len().min((part + 1) * FRAME_BYTES_MAX)];
-            let count = |number| u32::try_from(number).expect("a run has few parts");
-            let header = Header {
-                kind: Kind::State,
-                id,
-                part: count(part),
-                parts: count(parts),
-                span: frame.span,
-                committed: None,
-                replaced: Vec::new(),
-            };
-            if self.unsynced + body.len() > UNSYNCED_BYTES_MAX {
+            header.part = count(part);
+            let bytes = (body.len() + HEADER).max(INSERTED_BYTES_MIN);
+            if self.unsynced + bytes > UNSYNCED_BYTES_MAX {
                 self.finish()?;
             }
-            self.unsynced += body.len() + 128;
+            self.unsynced += bytes;
             slots.push(self.disk.insert(RingName::State, &mut self.slots, &header, body)?);
         }
         self.states.insert(id, Stored::Slots { slots, bytes: frame.body.len() as u64 });
@@ -83,13 +112,14 @@ impl Incoming {
 
     /// All frames durable.
     pub fn finish(&mut self) -> Result<(), StorageError> {
-        self.syncs += 1;
-        self.disk.sync(self.syncs)?;
+        self.disk.sync()?;
         self.unsynced = 0;
         Ok(())
     }
 
-    pub(super) fn into_parts(self) -> (Arc<Disk>, States, u64, Slots) {
-        (self.disk, self.states, self.number, self.slots)
+    pub(super) fn into_ready(mut self) -> Ready {
+        self.partial.keep = true;
+        let Self { disk, number, slots, states, unsynced, .. } = self;
+        Ready { disk, states, number, slots, unsynced }
     }
 }

@@ -4,15 +4,17 @@
 //! The clock here only paces the writer and measures syncs; it never reaches the state.
 #![allow(clippy::disallowed_methods)]
 
-use super::disk::{Disk, RingName, Slots, UNSYNCED_BYTES_MAX};
-use super::frame::{Header, Kind};
+use super::directory::io;
+use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
+use super::frame::{HEADER, Header, Kind};
 use super::log::{LogFrame, decode_entries, encode_entry, fits};
-use super::queue::{Drain, Job};
-use super::state::{Incoming, Stored};
+use super::queue::Job;
+use super::state::{Incoming, Ready, Stored};
 use super::{Completion, FRAME_BYTES_MAX, FrameId, LogEntry, Shared, Span, StateFrame};
 use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 /// A drain is not delayed for company once this many entries wait (measured: storage probe "drain").
 const COMPANY_ENTRIES: usize = 24;
 /// Nor if the last drain carried fewer than this: then there is no company to wait for.
-const COMPANY_LAST_MIN: usize = 8;
+const COMPANY_LAST_MIN: usize = 4;
 
 /// What only the writer knows.
 pub struct Writer {
@@ -34,11 +36,15 @@ pub struct Writer {
     /// Newest position covered by an inserted state frame: purge may not pass it.
     pub(super) state_upto: Option<LogPosition>,
     pub(super) unsynced: usize,
-    pub(super) syncs: u64,
-    /// Entries waiting to be framed.
+    /// Spare room for a header, then the entries waiting to be framed.
     pub(super) packed: Vec<u8>,
     pub(super) packed_span: Option<(LogPosition, LogPosition)>,
-    pub(super) waiting: Vec<Completion>,
+    /// Frames that were inserted but that readers don't know yet; their entries are still in the tail.
+    pub(super) framed: VecDeque<LogFrame>,
+    /// Jobs of the current drain that were not begun.
+    pub(super) pending: VecDeque<Job>,
+    /// Told after the next sync.
+    pub(super) waiting: VecDeque<Completion>,
 }
 
 impl Writer {
@@ -54,33 +60,37 @@ impl Writer {
                 drain.jobs.into_iter().for_each(|job| job.fail(&error));
                 continue;
             }
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.work(drain)));
-            let error = match outcome {
+            self.pending = drain.jobs;
+            let error = match catch_unwind(AssertUnwindSafe(|| self.work())) {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error,
                 Err(_) => StorageError::Closed("the writer thread failed an assertion".into()),
             };
-            tracing::error!(%error, "storage failed: the member leaves service");
-            self.shared.failure.send_replace(Some(error.clone()));
-            self.waiting.drain(..).for_each(|done| done(Err(error.clone())));
+            self.fail(&error);
         }
     }
 
-    fn work(&mut self, drain: Drain) -> Result<(), StorageError> {
+    /// For good: whatever waits gets the error, and so does whatever comes.
+    fn fail(&mut self, error: &StorageError) {
+        tracing::error!(%error, "storage failed: the member leaves service");
+        self.shared.failure.send_replace(Some(error.clone()));
+        self.waiting.drain(..).for_each(|done| done(Err(error.clone())));
+        self.pending.drain(..).for_each(|job| job.fail(error));
+    }
+
+    fn work(&mut self) -> Result<(), StorageError> {
         let mut inserted = None;
-        let mut jobs = drain.jobs.into_iter();
-        while let Some(job) = jobs.next() {
+        while let Some(job) = self.pending.pop_front() {
             if let Job::Append(_, number, _) = &job {
                 inserted = Some(*number);
             } else {
                 self.flush_packed()?;
+                self.publish();
             }
-            if let Err(error) = self.job(job) {
-                jobs.for_each(|job| job.fail(&error));
-                return Err(error);
-            }
+            self.job(job)?;
         }
         self.flush_packed()?;
+        self.publish();
         if let Some(number) = inserted {
             let mut log = self.shared.log.lock();
             log.inserted = number;
@@ -88,7 +98,9 @@ impl Writer {
         }
         if !self.waiting.is_empty() {
             self.sync()?;
-            self.waiting.drain(..).for_each(|done| done(Ok(())));
+            while let Some(done) = self.waiting.pop_front() {
+                done(Ok(()));
+            }
         }
         Ok(())
     }
@@ -96,31 +108,31 @@ impl Writer {
     fn job(&mut self, job: Job) -> Result<(), StorageError> {
         match job {
             Job::Append(entries, _, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 entries.iter().try_for_each(|entry| self.append(entry))
             }
             Job::Truncate(from, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.truncate(from)
             }
             Job::Purge(upto, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.purge(upto)
             }
             Job::Vote(vote, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.disk.put_meta("vote", &vote)?;
                 self.vote = Some(vote);
-                self.count(64)
+                self.count(INSERTED_BYTES_MIN)
             }
             Job::State(id, frame) => self.put_state(id, &frame, Vec::new()),
             Job::Replace(new, old) => self.replace(new, old),
             Job::Sync(done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 Ok(())
             }
             Job::Switch(incoming, last, done) => {
-                self.waiting.push(done);
+                self.waiting.push_back(done);
                 self.switch(*incoming, last)
             }
         }
@@ -128,6 +140,7 @@ impl Writer {
 
     /// Counts bytes about to be inserted; syncs first when the cap would be passed.
     fn count(&mut self, bytes: usize) -> Result<(), StorageError> {
+        let bytes = bytes.max(INSERTED_BYTES_MIN);
         if self.unsynced + bytes > UNSYNCED_BYTES_MAX {
             self.sync()?;
         }
@@ -137,39 +150,48 @@ impl Writer {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         let begun = Instant::now();
-        self.syncs += 1;
-        self.disk.sync(self.syncs)?;
+        self.disk.sync()?;
         self.unsynced = 0;
         self.shared.metrics.synced(begun.elapsed());
         Ok(())
     }
 
     fn append(&mut self, entry: &LogEntry) -> Result<(), StorageError> {
-        if !fits(entry, self.packed.len()) {
+        if !fits(entry, self.packed.len() - HEADER) {
             self.flush_packed()?;
         }
         self.packed_span = Some((self.packed_span.map_or(entry.position, |span| span.0), entry.position));
         encode_entry(&mut self.packed, entry);
-        if self.packed.len() > FRAME_BYTES_MAX { self.flush_packed() } else { Ok(()) }
+        if self.packed.len() - HEADER > FRAME_BYTES_MAX { self.flush_packed() } else { Ok(()) }
     }
 
     fn flush_packed(&mut self) -> Result<(), StorageError> {
         let Some((first, last)) = self.packed_span.take() else { return Ok(()) };
-        let mut body = std::mem::take(&mut self.packed);
+        let mut packed = std::mem::take(&mut self.packed);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let committed = self.shared.committed.lock().map(|at| if at.index > last.index { last } else { at });
         let span = Span { first, last, ..Span::default() };
-        let slots = self.insert_run(
-            RingName::Log,
-            Header { kind: Kind::Log, id, part: 0, parts: 1, span, committed, replaced: Vec::new() },
-            &body,
-        )?;
-        let bytes = body.len() as u64;
+        let header = Header { kind: Kind::Log, id, part: 0, parts: 1, span, committed, replaced: Vec::new() };
+        let slots = if packed.len() - HEADER <= FRAME_BYTES_MAX {
+            self.count(packed.len())?;
+            vec![self.disk.insert_in_place(RingName::Log, &mut self.log_slots, &header, &mut packed)?]
+        } else {
+            self.insert_run(RingName::Log, header, &packed[HEADER..])?
+        };
+        let bytes = (packed.len() - HEADER) as u64;
         self.shared.frame_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.log.lock().frames.push_back(LogFrame { id, first, last, slots, bytes });
-        body.clear();
-        self.packed = body;
+        self.framed.push_back(LogFrame { id, first, last, slots, bytes });
+        packed.truncate(HEADER);
+        packed.shrink_to(2 * FRAME_BYTES_MAX);
+        self.packed = packed;
         Ok(())
+    }
+
+    /// Shows new frames to readers.
+    fn publish(&mut self) {
+        if !self.framed.is_empty() {
+            self.shared.log.lock().frames.append(&mut self.framed);
+        }
     }
 
     fn insert_run(&mut self, ring: RingName, mut header: Header, body: &[u8]) -> Result<Vec<u32>, StorageError> {
@@ -179,7 +201,7 @@ impl Writer {
         for part in 0..parts {
             let end = body.len().min((part + 1) * FRAME_BYTES_MAX);
             header.part = u32::try_from(part).expect("a run has few parts");
-            self.count(end - part * FRAME_BYTES_MAX + 128)?;
+            self.count(end - part * FRAME_BYTES_MAX + HEADER + header.replaced.len() * 8)?;
             let free = match ring {
                 RingName::Log => &mut self.log_slots,
                 RingName::State => &mut self.state_slots,
@@ -197,8 +219,9 @@ impl Writer {
                 return Ok(());
             }
             if frame.first.index >= from {
-                self.free(RingName::Log, &frame.slots, frame.bytes)?;
+                // Readers must not find it once its slots change.
                 self.shared.log.lock().frames.pop_back();
+                self.free(RingName::Log, &frame.slots, frame.bytes)?;
             } else {
                 return self.shorten(frame, from);
             }
@@ -213,11 +236,13 @@ impl Writer {
         kept.iter().for_each(|entry| encode_entry(&mut body, entry));
         let span = Span { first: frame.first, last, ..Span::default() };
         let header = Header { kind: Kind::Log, id: frame.id, part: 0, parts: 1, span, committed: None, replaced: Vec::new() };
-        self.count(body.len() + 128)?;
+        self.count(body.len() + HEADER)?;
+        // Held over both, else a reader could take the slot's new content for damage.
+        let mut log = self.shared.log.lock();
         self.disk.overwrite(RingName::Log, frame.slots[0], &header, &body)?;
         let bytes = body.len() as u64;
         self.shared.frame_bytes.fetch_sub(frame.bytes - bytes, Ordering::Relaxed);
-        if let Some(back) = self.shared.log.lock().frames.back_mut() {
+        if let Some(back) = log.frames.back_mut() {
             *back = LogFrame { last, bytes, ..frame };
         }
         Ok(())
@@ -226,7 +251,7 @@ impl Writer {
     /// Markers from the last part backwards: what remains of a half-freed run lacks its tail.
     fn free(&mut self, ring: RingName, slots: &[u32], bytes: u64) -> Result<(), StorageError> {
         for slot in slots.iter().rev() {
-            self.count(64)?;
+            self.count(INSERTED_BYTES_MIN)?;
             self.disk.mark(ring, *slot)?;
             match ring {
                 RingName::Log => self.log_slots.release(*slot),
@@ -243,7 +268,7 @@ impl Writer {
             let detail = format!("purge up to {upto:?} was asked for, state frames reach {:?}", self.state_upto);
             return Err(StorageError::Damaged { path: self.disk.file_path(), what: "order of purge and state".into(), detail });
         }
-        self.count(64)?;
+        self.count(INSERTED_BYTES_MIN)?;
         self.disk.put_meta("floor", &encode_position(upto))?;
         self.release_below(upto.index);
         Ok(())
@@ -285,7 +310,7 @@ impl Writer {
     /// Vote, floor and the entries after the snapshot are promises: they move into the new Db before the pointer does.
     fn switch(&mut self, incoming: Incoming, last: LogPosition) -> Result<(), StorageError> {
         self.sync()?;
-        let (disk, state, number, state_slots) = incoming.into_parts();
+        let Ready { disk, states, number, slots, unsynced } = incoming.into_ready();
         let frames: Vec<LogFrame> = self.shared.log.lock().frames.iter().filter(|frame| frame.last.index > last.index).cloned().collect();
         let mut kept = Vec::new();
         for frame in &frames {
@@ -293,22 +318,35 @@ impl Writer {
         }
         let old = std::mem::replace(&mut self.disk, disk);
         self.log_slots = Slots::default();
-        self.state_slots = state_slots;
+        self.state_slots = slots;
+        self.unsynced = unsynced;
         self.state_upto = Some(last);
         if let Some(vote) = &self.vote {
             self.disk.put_meta("vote", vote)?;
         }
         self.disk.put_meta("floor", &encode_position(last))?;
-        self.shared.log.lock().frames.clear();
-        let state_bytes = state.values().map(Stored::bytes).sum();
+        self.step("switch: keys copied")?;
+        let state_bytes = states.values().map(Stored::bytes).sum();
         self.shared.frame_bytes.store(state_bytes, Ordering::Relaxed);
         kept.iter().try_for_each(|entry| self.append(entry))?;
         self.flush_packed()?;
+        self.step("switch: log copied")?;
         self.sync()?;
+        self.step("switch: synced")?;
         self.shared.directory.point_to(number)?;
-        self.shared.become_current(number, Arc::clone(&self.disk), state, last);
+        self.step("switch: pointed")?;
+        self.shared.become_current(number, Arc::clone(&self.disk), states, std::mem::take(&mut self.framed), last);
         drop(old);
-        self.shared.directory.remove_partial(Some(number))
+        self.shared.directory.remove_partial(Some(number))?;
+        self.step("switch: done")
+    }
+
+    /// A point at which a test may end the process.
+    fn step(&self, name: &'static str) -> Result<(), StorageError> {
+        match &self.shared.options.faults {
+            None => Ok(()),
+            Some(faults) => faults.at(name).map_err(io("switch", self.shared.directory.path())),
+        }
     }
 }
 
