@@ -1,5 +1,6 @@
 //! openraft's own log suite on the real store, and the state across restarts and snapshots.
 
+use openraft::RaftSnapshotBuilder;
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -124,4 +125,12 @@ async fn what_was_not_framed_comes_back_from_the_log() {
     assert_eq!(state.last_log_id.map(|id| id.index), Some(99));
     apply(&mut after.state_machine, entries.into_iter().skip(applied as usize).collect()).await;
     assert_eq!(all(&after), expected);
+}
+
+#[tokio::test]
+async fn a_build_of_nothing_is_no_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut opened = opened(directory.path()).expect("a new store");
+    let snapshot = opened.state_machine.get_snapshot_builder().await.build_snapshot().await.expect("openraft would end at an error");
+    assert_eq!(snapshot.meta.last_log_id, None);
 }

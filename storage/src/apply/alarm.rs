@@ -2,9 +2,9 @@
 
 use super::Rooms;
 use crate::command::state::{AlarmMember, delta};
-use crate::command::{Alarm, ApplyResult, Response, alarm::Action};
+use crate::command::{Alarm, AlarmType, ApplyResult, Response, alarm::Action};
 
-/// Raises or disarms one alarm; answers it, or nothing if nothing changed.
+/// Raises or disarms one alarm and answers it, also one that was on already; answers nothing for no alarm, or one that was off.
 pub fn alarm(rooms: &Rooms, change: &Alarm) -> ApplyResult {
     let member = AlarmMember { member_id: change.member_id, r#type: change.r#type };
     let mut alarms = rooms.alarms.write();
@@ -14,5 +14,6 @@ pub fn alarm(rooms: &Rooms, change: &Alarm) -> ApplyResult {
     if changed {
         rooms.delta(if raise { delta::Delta::AlarmOn(member) } else { delta::Delta::AlarmOff(member) });
     }
-    Ok(Response::Alarms { revision: rooms.store.revision(), alarms: if changed { vec![member] } else { Vec::new() } })
+    let touched = changed || (raise && change.r#type != AlarmType::NoAlarm as i32);
+    Ok(Response::Alarms { revision: rooms.store.revision(), alarms: if touched { vec![member] } else { Vec::new() } })
 }

@@ -157,10 +157,14 @@ impl State {
             rooms.deltas.store(0, Ordering::Relaxed);
         }
         let members = membership.is_some();
-        if let Some(membership) = membership {
-            cluster::membership(&rooms, position, membership);
+        let mut membership = membership;
+        let mut set_membership = || membership.take().into_iter().for_each(|membership| cluster::membership(&rooms, position, membership));
+        // A member's own change writes its record; only who has none after it is a founder. Other commands may publish, which ends the unit.
+        if !matches!(proposal.and_then(|proposal| proposal.command.as_ref()), Some(Command::ChangeMember(_))) {
+            set_membership();
         }
         let result = proposal.map(|proposal| command(&rooms, position, proposal)).transpose()?;
+        set_membership();
         // Ended already if the entry published changes of keys: history must hold them before anyone is told.
         rooms.log.end();
         let revision = rooms.store.revision();

@@ -5,7 +5,7 @@ use super::kv::{delete_in, deleted_response, put_in};
 use super::{Rooms, holds};
 use crate::command::{ApplyResult, Compare, Operation, Put, Range, Response, Txn, operation};
 use crate::error::{Rejection, StorageError};
-use crate::mvcc::{ReadError, WriteTxn};
+use crate::mvcc::{ReadError, WriteTxn, in_range};
 
 /// Which branch runs, at every level, in order of the nested txns of that branch.
 struct Path {
@@ -16,6 +16,9 @@ struct Path {
 fn branch<'t>(txn: &'t Txn, path: &Path) -> &'t [Operation] {
     if path.succeeded { &txn.success } else { &txn.failure }
 }
+
+/// Key ranges that earlier operations of the txn delete.
+type Deleted<'t> = Vec<(&'t [u8], &'t [u8])>;
 
 /// Whether any branch may put.
 pub fn has_put(txn: &Txn) -> bool {
@@ -30,7 +33,7 @@ pub fn has_put(txn: &Txn) -> bool {
 pub fn txn(rooms: &Rooms, txn: &Txn) -> Result<ApplyResult, StorageError> {
     let mut write = rooms.store.write();
     let path = choose(&write, txn)?;
-    if let Err(rejection) = check(rooms, &write, txn, &path)? {
+    if let Err(rejection) = check(rooms, &write, txn, &path, &mut Deleted::new())? {
         return Ok(Err(rejection));
     }
     let responses = match run(rooms, &mut write, txn, &path) {
@@ -60,14 +63,24 @@ fn compares(write: &WriteTxn<'_>, compare: &Compare) -> Result<bool, StorageErro
     write.all(&compare.key, &compare.range_end, &mut |kv| holds(compare, kv))
 }
 
-fn check(rooms: &Rooms, write: &WriteTxn<'_>, txn: &Txn, path: &Path) -> Result<Result<(), Rejection>, StorageError> {
+fn check<'t>(
+    rooms: &Rooms,
+    write: &WriteTxn<'_>,
+    txn: &'t Txn,
+    path: &Path,
+    deleted: &mut Deleted<'t>,
+) -> Result<Result<(), Rejection>, StorageError> {
     let mut nested = path.nested.iter();
     for op in branch(txn, path) {
         let checked = match &op.operation {
             Some(operation::Operation::Range(range)) => check_range(rooms, range),
-            Some(operation::Operation::Put(put)) => check_put(rooms, write, put)?,
-            Some(operation::Operation::Txn(inner)) => check(rooms, write, inner, nested.next().expect("one path per nested txn"))?,
-            _ => Ok(()),
+            Some(operation::Operation::Put(put)) => check_put(rooms, write, put, deleted)?,
+            Some(operation::Operation::DeleteRange(delete)) => {
+                deleted.push((&delete.key, &delete.range_end));
+                Ok(())
+            }
+            Some(operation::Operation::Txn(inner)) => check(rooms, write, inner, nested.next().expect("one path per nested txn"), deleted)?,
+            None => Ok(()),
         };
         if checked.is_err() {
             return Ok(checked);
@@ -86,12 +99,16 @@ fn check_range(rooms: &Rooms, range: &Range) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_put(rooms: &Rooms, write: &WriteTxn<'_>, put: &Put) -> Result<Result<(), Rejection>, StorageError> {
-    if (put.ignore_value || put.ignore_lease) && write.get(&put.key)?.is_none() {
-        return Ok(Err(Rejection::KeyNotFound));
-    }
+/// The lease first, as for a put of its own. What to keep must be there when the put runs: not deleted by an operation before it.
+fn check_put(rooms: &Rooms, write: &WriteTxn<'_>, put: &Put, deleted: &Deleted<'_>) -> Result<Result<(), Rejection>, StorageError> {
     if put.lease != 0 && !rooms.lessor.read().contains(put.lease) {
         return Ok(Err(Rejection::LeaseNotFound));
+    }
+    if put.ignore_value || put.ignore_lease {
+        let gone = deleted.iter().any(|(start, end)| in_range(&put.key, start, end));
+        if gone || write.get(&put.key)?.is_none() {
+            return Ok(Err(Rejection::KeyNotFound));
+        }
     }
     Ok(Ok(()))
 }

@@ -14,6 +14,7 @@ mod read;
 mod tests;
 mod tree;
 mod txn;
+mod whole;
 
 pub use builder::Builder;
 pub use compact::Pin;

@@ -251,7 +251,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        durable(|done| self.engine.truncate(last.map_or(0, |last| last.index + 1), done)).await
+        let from = last.map_or(0, |last| last.index + 1);
+        // Past the end there is nothing to drop, nor an entry that would become the last.
+        let Some((_, newest)) = self.engine.log_bounds().0.filter(|(_, newest)| newest.index >= from) else { return Ok(()) };
+        tracing::debug!(from, newest = newest.index, "truncating the log");
+        durable(|done| self.engine.truncate(from, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

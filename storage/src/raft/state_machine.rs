@@ -5,12 +5,14 @@ use super::types::{
     Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position,
 };
 use crate::apply::State;
-use crate::command::Proposal;
+use crate::command::operation::Operation;
 use crate::command::proposal::Command;
+use crate::command::{Proposal, Txn};
 use crate::engine::{Completion, Engine};
 use crate::error::StorageError;
 use crate::mvcc::Pin;
 use crate::snapshot::{Outgoing, Received, Receiver, SnapshotData};
+use crate::statelog::StateLog;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
@@ -22,6 +24,9 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Entries applied before readers are told and other tasks may run.
+const BATCH_ENTRIES: usize = 256;
 
 /// What a snapshot on its way was taken at; the same while a transfer of it lives.
 struct Taken {
@@ -75,7 +80,7 @@ impl StateMachine {
         }
         match receiver.finish()? {
             SnapshotData::Received(received) => Ok(received),
-            SnapshotData::Outgoing(_) => Err(StorageError::Closed("a receiver gave something to send".into())),
+            SnapshotData::Outgoing(_) | SnapshotData::Local => Err(StorageError::Closed("a receiver gave something to send".into())),
         }
     }
 
@@ -116,9 +121,19 @@ impl StateMachine {
 
 /// Entries that may take long: consensus must not wait behind them on its thread.
 fn heavy(proposal: &Proposal) -> bool {
+    fn wide(txn: &Txn) -> bool {
+        txn.success.len() + txn.failure.len() > 32
+            || txn.compare.iter().any(|compare| !compare.range_end.is_empty())
+            || txn.success.iter().chain(&txn.failure).any(|op| match &op.operation {
+                Some(Operation::Range(range)) => !range.range_end.is_empty(),
+                Some(Operation::DeleteRange(delete)) => !delete.range_end.is_empty(),
+                Some(Operation::Txn(nested)) => wide(nested),
+                _ => false,
+            })
+    }
     match &proposal.command {
         Some(Command::DeleteRange(delete)) => !delete.range_end.is_empty(),
-        Some(Command::Txn(txn)) => txn.success.len() + txn.failure.len() > 32,
+        Some(Command::Txn(txn)) => wide(txn),
         Some(Command::LeaseRevoke(_)) => true,
         _ => false,
     }
@@ -137,21 +152,27 @@ pub(super) async fn durable(start: impl FnOnce(Completion)) -> Result<(), Storag
     receiver.await.unwrap_or_else(|_| Err(StorageError::Closed("the writer has ended".into())))
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+/// Makes durable what was applied when it was made; apply goes on meanwhile.
+pub struct Builder {
+    log: Arc<StateLog>,
+    engine: Engine,
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
-    /// Makes everything applied so far durable: the log up to it may then be purged.
+    /// Once it returns, the log up to its position may be purged; none of it if nothing was applied. An error would end openraft.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let snapshot = self.take();
-        self.state.rooms().log.hand_over();
+        self.log.hand_over();
         durable(|done| self.engine.sync(done)).await?;
-        Ok(snapshot)
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Local })
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Self;
+    type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.state.applied().map(log_id), self.membership()))
@@ -161,19 +182,31 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some(first) = entries.next().await {
+        let mut next = entries.next().await;
+        while let Some(first) = next.take() {
             let mut applied = self.apply_one(first?)?;
             // What else is ready belongs to the batch.
-            while let Some(Some(more)) = entries.next().now_or_never() {
-                applied = self.apply_one(more?)?;
+            for _ in 1..BATCH_ENTRIES {
+                match entries.next().now_or_never() {
+                    Some(Some(more)) => applied = self.apply_one(more?)?,
+                    Some(None) => {
+                        self.sink.advanced(applied);
+                        return Ok(());
+                    }
+                    None => break,
+                }
             }
             self.sink.advanced(applied);
+            tokio::task::consume_budget().await;
+            next = entries.next().await;
         }
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Self {
-        self.clone()
+    /// On the apply side: no entry is being applied, so position and membership fit together.
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let (meta, _) = self.meta();
+        Builder { log: Arc::clone(&self.state.rooms().log), engine: self.engine.clone(), meta }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
@@ -181,12 +214,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             SnapshotData::Received(received) => received,
             // Handed over in this process instead of received: it takes the same way.
             SnapshotData::Outgoing(outgoing) => aside(|| self.transfer(outgoing))?,
+            SnapshotData::Local => return Err(io::Error::other("our own state can't be installed")),
         };
         let last = meta.last_log_id.as_ref().map(position);
         if last.unwrap_or_default() != received.position {
             return Err(io::Error::other(format!("the snapshot reaches {:?}, its announcement said {last:?}", received.position)));
         }
         let Received { incoming, rooms, position: at } = *received;
+        // Frames of the old state that were queued after the switch would become part of the new one.
+        let old = self.state.rooms();
+        aside(|| old.log.retire());
         durable(|done| self.engine.switch(incoming, at, done)).await?;
         tracing::info!(term = at.term, index = at.index, "snapshot installed");
         self.state.replace(rooms);

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `1` | head: applied position, revision, then (checksummed) the image of the small rooms |
 //! | `2` | a state frame with its span: key-value records in revision order |
+//! | `4` | the first part of the next frame's body: one revision may change more keys than a message holds |
 //! | `3` | end: how many frames and records there were |
 //!
 //! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
-//! install is only a switch. A record's unit gets its main revision, less one, as log index: never above the real one, since every revision
-//! took an entry.
+//! install is only a switch. The units of the records count as log entries 0, 1, and so on. Their real entries were others, but all of
+//! them lie below the applied position, where the image stands: every revision took an entry, and entry 0 changes no key.
 
 use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
@@ -20,6 +21,7 @@ use crate::statelog::{Recovery, StateLog};
 use crate::types::{LogPosition, Record};
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,11 +29,17 @@ use std::sync::Arc;
 const CHUNK_BYTES: usize = 256 << 10;
 /// A frame is closed at this size.
 const FRAME_BYTES: usize = 60 << 10;
+/// No chunk is much larger than this; a larger frame goes in parts.
+const PART_BYTES: usize = 512 << 10;
+/// The largest frame a receiver takes: what one revision may change.
+const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// What openraft carries.
 pub enum SnapshotData {
     /// To be sent.
     Outgoing(Outgoing),
+    /// Our own durable state, as openraft's snapshot builder answers: only its position counts, it is never sent.
+    Local,
     /// Received and ready to be switched to.
     Received(Box<Received>),
 }
@@ -40,13 +48,18 @@ pub enum SnapshotData {
 pub struct Outgoing {
     store: Arc<Store>,
     pin: Arc<Pin>,
-    _hold: Arc<()>,
+    /// From the first chunk on: compaction rests.
+    hold: Option<Arc<()>>,
     image: Bytes,
     position: LogPosition,
     next: Next,
     frames: u64,
     records: u64,
-    ready: std::collections::VecDeque<StateFrame>,
+    /// One per revision.
+    units: u64,
+    ready: VecDeque<StateFrame>,
+    /// How much of the first frame in `ready` is sent.
+    sent: usize,
 }
 
 enum Next {
@@ -58,8 +71,7 @@ enum Next {
 
 impl Outgoing {
     pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
-        let _hold = store.hold_compaction();
-        Self { store, pin, _hold, image, position, next: Next::Head, frames: 0, records: 0, ready: std::collections::VecDeque::new() }
+        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, units: 0, ready: VecDeque::new(), sent: 0 }
     }
 
     /// The next chunk, `None` after the last. Blocking.
@@ -68,12 +80,20 @@ impl Outgoing {
     /// History can't be read.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, StorageError> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
-                self.frames += 1;
-                return Ok(Some(frame_chunk(&frame)));
+            if let Some(frame) = self.ready.front() {
+                let rest = frame.body.slice(self.sent..);
+                if rest.len() > PART_BYTES {
+                    self.sent += PART_BYTES;
+                    return Ok(Some([&[4], &rest[..PART_BYTES]].concat().into()));
+                }
+                let chunk = frame_chunk(frame, &rest);
+                self.ready.pop_front();
+                (self.sent, self.frames) = (0, self.frames + 1);
+                return Ok(Some(chunk));
             }
             match self.next {
                 Next::Head => {
+                    self.hold = Some(self.store.hold_compaction());
                     self.next = Next::Records(1);
                     return Ok(Some(self.head()));
                 }
@@ -109,10 +129,8 @@ impl Outgoing {
             if main != Some(record.revision.main) {
                 self.close(&mut open, main.is_some(), FRAME_BYTES);
                 main = Some(record.revision.main);
-                open.begin(LogPosition {
-                    term: self.position.term,
-                    index: (record.revision.main.cast_unsigned() - 1).min(self.position.index),
-                });
+                open.begin(LogPosition { term: self.position.term, index: self.units });
+                self.units += 1;
             }
             open.record(record);
         }
@@ -134,9 +152,10 @@ impl Outgoing {
     }
 }
 
-fn frame_chunk(frame: &StateFrame) -> Bytes {
+/// The checksum is of the whole body, `rest` its last or only part.
+fn frame_chunk(frame: &StateFrame, rest: &[u8]) -> Bytes {
     let span = &frame.span;
-    let mut chunk = Vec::with_capacity(frame.body.len() + 64);
+    let mut chunk = Vec::with_capacity(rest.len() + 64);
     chunk.put_u8(2);
     chunk.put_u32_le(crc32c::crc32c(&frame.body));
     for position in [span.first, span.last] {
@@ -145,7 +164,7 @@ fn frame_chunk(frame: &StateFrame) -> Bytes {
     }
     chunk.put_i64_le(span.first_revision);
     chunk.put_i64_le(span.last_revision);
-    chunk.extend_from_slice(&frame.body);
+    chunk.extend_from_slice(rest);
     chunk.into()
 }
 
@@ -163,6 +182,9 @@ pub struct Receiver {
     recovery: Recovery,
     rooms: Recovering,
     head: Option<(LogPosition, Image)>,
+    parts: Vec<u8>,
+    /// Where the next frame may start.
+    units: u64,
     frames: u64,
     records: u64,
     done: bool,
@@ -190,6 +212,8 @@ impl Receiver {
             recovery: Recovery::new(),
             rooms: Recovering::new(memory_bytes),
             head: None,
+            parts: Vec::new(),
+            units: 0,
             frames: 0,
             records: 0,
             done: false,
@@ -205,6 +229,10 @@ impl Receiver {
         match kind {
             1 if self.head.is_none() && chunk.len() >= 20 => self.take_head(chunk),
             2 if self.head.is_some() && chunk.len() >= 52 => self.take_frame(chunk),
+            4 if self.head.is_some() && self.parts.len() + chunk.len() <= BODY_BYTES_MAX => {
+                self.parts.extend_from_slice(&chunk);
+                Ok(())
+            }
             3 if self.head.is_some() && chunk.len() == 16 => {
                 self.done = chunk.get_u64_le() == self.frames && chunk.get_u64_le() == self.records;
                 if self.done { Ok(()) } else { Err(garbled("end of the snapshot")) }
@@ -213,6 +241,7 @@ impl Receiver {
         }
     }
 
+    /// Position and image.
     fn take_head(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
         let position = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         if chunk.get_u32_le() != crc32c::crc32c(&chunk) {
@@ -228,11 +257,21 @@ impl Receiver {
         let first = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         let last = LogPosition { term: chunk.get_u64_le(), index: chunk.get_u64_le() };
         let span = Span { first, last, first_revision: chunk.get_i64_le(), last_revision: chunk.get_i64_le() };
-        if checksum != crc32c::crc32c(&chunk) {
+        let mut body = std::mem::take(&mut self.parts);
+        let body = if body.is_empty() {
+            chunk
+        } else {
+            body.extend_from_slice(&chunk);
+            body.into()
+        };
+        let position = self.head.as_ref().map(|(position, _)| *position).unwrap_or_default();
+        if checksum != crc32c::crc32c(&body) || span.first.index < self.units || span.last < span.first || span.last.index >= position.index
+        {
             return Err(garbled("frame"));
         }
+        self.units = span.last.index + 1;
         self.frames += 1;
-        self.put(StateFrame { span, body: chunk })
+        self.put(StateFrame { span, body })
     }
 
     fn put(&mut self, frame: StateFrame) -> Result<(), StorageError> {

@@ -107,6 +107,9 @@ impl StateLog {
 
     /// The frame enters the directory before it leaves the buffer, so that no reader misses it.
     fn hand_over_open(&self, open: &mut Open) {
+        if open.retired {
+            return;
+        }
         let Some((frame, summary)) = open.take_frame() else { return };
         let (span, bytes) = (frame.span, frame.body.len());
         let id = self.frames.put_state(frame);
@@ -126,6 +129,19 @@ impl StateLog {
             self.hand_over_open(&mut open);
         }
         settled
+    }
+
+    /// Writes nothing more: the engine is about to switch to another state, and what this one said would be read as part of that.
+    /// Waits for a step of the sweep. Its frames may be gone from now on.
+    pub(crate) fn retire(&self) {
+        let mut sweep = self.sweep.lock();
+        sweep.retired = true;
+        self.open.lock().retired = true;
+    }
+
+    /// Whether another state has taken the place of this one.
+    pub(crate) fn retired(&self) -> bool {
+        self.open.lock().retired
     }
 
     /// Applied position of the last ended unit.
@@ -170,7 +186,9 @@ impl StateLog {
             }
             if missed == Some(info.id) {
                 // Replaced a moment ago, and the directory is about to say so. Were it lost, the sweep would have said so.
-                drop(self.sweep.lock());
+                if self.sweep.lock().retired {
+                    return Err(StorageError::Closed("a snapshot has replaced this state".into()));
+                }
                 if choose(&self.directory.read()).is_some_and(|again| again.id == info.id) {
                     return Err(recovery::damaged(info.id, "it is gone"));
                 }
@@ -182,6 +200,7 @@ impl StateLog {
     /// All records with `from <= revision.main <= to` in order, whole mains only, stopping after about `bytes_max`; returns the next main to
     /// ask for (`to + 1` when done). Sees the open frame.
     pub fn history(&self, from: i64, to: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), StorageError> {
+        // No record is below revision 1. Where nothing was ever written, the last revision on disk counts as 0: it must lie below `next`.
         let mut chunk = Chunk { records: Vec::new(), bytes: 0, bytes_max, next: from.max(1), to };
         while chunk.next <= to {
             let next = chunk.next;

@@ -45,6 +45,8 @@ pub struct Open {
     unit: Unit,
     in_unit: bool,
     applied: Option<LogPosition>,
+    /// Nothing is handed over any more.
+    pub(super) retired: bool,
 }
 
 impl Open {

@@ -25,6 +25,8 @@ const MERGES_PER_STEP: usize = 16;
 pub struct Sweep {
     /// Log index it goes on from; 0 between two sweeps.
     next: u64,
+    /// Another state has taken the place of this one: its frames are no longer ours.
+    pub(super) retired: bool,
 }
 
 /// What remains of the frames being merged.
@@ -58,6 +60,9 @@ impl StateLog {
     /// Returns false when nothing is left to do; the next call starts over. Call `settle` once before a sweep.
     pub fn compact_step(&self, alive: &dyn Fn(&Record) -> bool) -> Result<bool, StorageError> {
         let mut sweep = self.sweep.lock();
+        if sweep.retired {
+            return Ok(false);
+        }
         let (chosen, next) = choose(&self.directory.read(), sweep.next);
         if !chosen.is_empty() {
             self.rewrite(chosen, alive)?;

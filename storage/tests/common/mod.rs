@@ -1,0 +1,137 @@
+//! A store without consensus: entries are applied as openraft would apply them.
+#![allow(dead_code, missing_docs)]
+
+use bytes::Bytes;
+use openraft::RaftLogReader;
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftStateMachine;
+use parking_lot::Mutex;
+use prost::Message;
+use rusd_storage::command::proposal::Command as Kind;
+use rusd_storage::command::{ApplyResult, Proposal, Put, Range};
+use rusd_storage::raft::log_store::encode;
+use rusd_storage::raft::types::{Command, Entry, Membership, Payload, log_id};
+use rusd_storage::raft::{Opened, Options, ResultSink, open};
+use rusd_storage::{KeyValue, LogPosition, StorageError};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Keeps what was answered.
+#[derive(Default)]
+pub struct Answers {
+    pub results: Mutex<Vec<(u64, ApplyResult)>>,
+    pub advanced: Mutex<Vec<LogPosition>>,
+}
+
+impl ResultSink for Answers {
+    fn applied(&self, _: u64, sequence: u64, _: LogPosition, result: ApplyResult) {
+        self.results.lock().push((sequence, result));
+    }
+    fn advanced(&self, applied: LogPosition) {
+        self.advanced.lock().push(applied);
+    }
+}
+
+pub struct Member {
+    pub opened: Opened,
+    pub answers: Arc<Answers>,
+    pub next: u64,
+}
+
+/// An encoded proposal; its sequence is its log index.
+pub fn proposal(sequence: u64, command: Kind) -> Command {
+    Command(Proposal { origin: 1, sequence, command: Some(command), ..Proposal::default() }.encode_to_vec().into())
+}
+
+impl Member {
+    /// The first two entries of a log change no key: the founding membership and a leader's first.
+    pub fn open(directory: &Path) -> Self {
+        Self::open_with(directory, 1 << 20)
+    }
+
+    pub fn open_with(directory: &Path, memory_bytes: u64) -> Self {
+        let answers = Arc::new(Answers::default());
+        let options = Options { memory_bytes, ..Options::default() };
+        let opened = open(directory, options, answers.clone()).expect("the store opens");
+        if opened.engine.log_bounds().0.is_none() && opened.state.applied().is_none() {
+            let blank = |index| encode(&Entry::new(log_id(LogPosition { term: 1, index }), Payload::default()));
+            opened.engine.append(vec![blank(0), blank(1)], Box::new(|result| result.expect("the disk is well")));
+        }
+        let next = opened.state.applied().map_or(2, |applied| applied.index + 1);
+        Self { opened, answers, next }
+    }
+
+    pub async fn apply_payload(&mut self, payload: Payload) -> Result<(), StorageError> {
+        let at = LogPosition { term: 1, index: self.next };
+        self.next += 1;
+        let entry = Entry::new(log_id(at), payload);
+        self.opened.engine.append(vec![encode(&entry)], Box::new(|result| result.expect("the disk is well")));
+        let entries = futures::stream::iter([Ok((entry, None))]);
+        self.opened.state_machine.apply(entries).await.map_err(|error| StorageError::Closed(error.to_string()))
+    }
+
+    /// Applies one command; its answer.
+    pub async fn apply(&mut self, command: Kind) -> ApplyResult {
+        let command = proposal(self.next, command);
+        self.apply_payload(Payload { command: Some(command), membership: None }).await.expect("the node is well");
+        self.answers.results.lock().last().expect("an answer").1.clone()
+    }
+
+    /// Applies a command with a membership in one entry.
+    pub async fn apply_with(&mut self, command: Kind, membership: Membership) -> ApplyResult {
+        let command = proposal(self.next, command);
+        self.apply_payload(Payload { command: Some(command), membership: Some(membership) }).await.expect("the node is well");
+        self.answers.results.lock().last().expect("an answer").1.clone()
+    }
+
+    pub async fn put(&mut self, key: &str, value: &str) -> ApplyResult {
+        self.apply(Kind::Put(put(key, value, 0))).await
+    }
+
+    /// All live keys, values too.
+    pub fn all(&self) -> Vec<KeyValue> {
+        self.range(&Range { key: Bytes::from_static(&[0]), range_end: Bytes::from_static(&[0]), ..Range::default() })
+    }
+
+    pub fn range(&self, range: &Range) -> Vec<KeyValue> {
+        self.opened.state.store().range(range).expect("a read").kvs
+    }
+
+    pub fn value(&self, key: &str) -> Option<String> {
+        let kvs = self.range(&Range { key: Bytes::copy_from_slice(key.as_bytes()), ..Range::default() });
+        kvs.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned())
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.opened.state.store().revision()
+    }
+
+    /// Hands over and waits until durable, as a snapshot build does.
+    pub async fn settle(&mut self) {
+        use openraft::RaftSnapshotBuilder;
+        self.opened.state_machine.get_snapshot_builder().await.build_snapshot().await.expect("durable");
+    }
+
+    /// Stops and starts again. What was applied but not yet framed comes from the log again.
+    pub async fn restart(self, directory: &Path) -> Self {
+        self.opened.engine.close().expect("closes");
+        drop(self);
+        let mut member = Self::open(directory);
+        let Some((first, last)) = member.opened.engine.log_bounds().0 else { return member };
+        let from = member.opened.state.applied().map_or(first, |applied| applied.index + 1);
+        let mut reader = member.opened.log_store.clone();
+        let entries = reader.try_get_log_entries(from..=last.index).await.expect("a log");
+        let entries = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+        member.opened.state_machine.apply(entries).await.expect("the node is well");
+        member.next = last.index + 1;
+        member
+    }
+}
+
+pub fn put(key: &str, value: &str, lease: i64) -> Put {
+    Put { key: bytes(key), value: bytes(value), lease, ..Put::default() }
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
