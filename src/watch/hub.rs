@@ -286,11 +286,12 @@ impl Hub {
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         let Some(from) = shared.next_cursor(position) else { return Chunk::Nobody };
-        if from >= shared.recent.from() {
+        // What was compacted is gone for who asks now, also if it is still at hand: etcd's answer may not depend on our caches.
+        if from >= shared.recent.from() && from >= self.history.compact_revision() {
             shared.join_from_recent(from, self.history.revision());
             return Chunk::Joined;
         }
-        let to = (shared.next - 1).min(from.saturating_add(CATCH_UP_REVISIONS - 1));
+        let to = (shared.next - 1).min(from.saturating_add(CATCH_UP_REVISIONS - 1)).max(from);
         let within: Vec<(i64, u64)> = shared.unsynced.range((from, 0)..=(to, u64::MAX)).map(|(key, _)| *key).collect();
         let mut watchers = Vec::with_capacity(within.len());
         for key in within {

@@ -366,6 +366,23 @@ async fn compacted_history_cancels_and_keeps_the_id() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn compacted_history_cancels_even_while_it_is_at_hand() {
+    let scene = Scene::new();
+    let mut stream = scene.stream();
+    stream.create(create("a"));
+    assert!(next(&mut stream).await.created);
+    for _ in 0..4 {
+        scene.told.put("a");
+    }
+    assert_eq!(collect(&mut stream, 5).await, [2, 3, 4, 5], "the hub has just seen them");
+    *scene.told.compacted.lock() = 4;
+    stream.create(Create { start_revision: 2, watch_id: 9, ..create("a") });
+    assert!(next(&mut stream).await.created);
+    let canceled = next(&mut stream).await;
+    assert_eq!((canceled.watch_id, canceled.canceled, canceled.compact_revision), (9, true, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_installed_snapshot_loses_nothing_or_says_so() {
     let scene = Scene::new();
     let mut stream = scene.stream();
