@@ -4,10 +4,10 @@
 
 use super::{Api, blocking, kv};
 use crate::server::Error;
-use rusd_storage::command::{Compare, Operation, Range, Response, Txn, compare, operation};
+use rusd_storage::Rejection;
+use rusd_storage::apply::holds;
+use rusd_storage::command::{Compare, Operation, Range, Response, Txn, operation};
 use rusd_storage::mvcc::Store;
-use rusd_storage::{KeyValue, Rejection};
-use std::cmp::Ordering;
 use tonic::Status;
 
 impl Api {
@@ -49,7 +49,7 @@ fn run(store: &Store, txn: &Txn) -> Result<Response, Error> {
 fn run_at(store: &Store, txn: &Txn, revision: i64) -> Result<Response, Error> {
     let mut succeeded = true;
     for compare in &txn.compare {
-        if !holds(store, compare, revision)? {
+        if !compares(store, compare, revision)? {
             succeeded = false;
             break;
         }
@@ -76,63 +76,8 @@ fn read_revision(store: &Store, asked: i64, revision: i64) -> Result<i64, Reject
     }
 }
 
-fn holds(store: &Store, compare: &Compare, revision: i64) -> Result<bool, Error> {
+fn compares(store: &Store, compare: &Compare, revision: i64) -> Result<bool, Error> {
     let range = Range { key: compare.key.clone(), range_end: compare.range_end.clone(), revision, ..Default::default() };
     let result = store.range(&range)?;
-    Ok(if result.kvs.is_empty() { is_true(compare, None) } else { result.kvs.iter().all(|kv| is_true(compare, Some(kv))) })
-}
-
-/// One compare of one key; a missing key has zeros everywhere, but compares to no value.
-fn is_true(compare: &Compare, kv: Option<&KeyValue>) -> bool {
-    use compare::{Result as Op, Target};
-    let number = |of: fn(&KeyValue) -> i64, with: &i64| kv.map_or(0, of).cmp(with);
-    let ordering = match &compare.target {
-        Some(Target::Version(version)) => number(|kv| kv.version, version),
-        Some(Target::CreateRevision(revision)) => number(|kv| kv.create_revision, revision),
-        Some(Target::ModRevision(revision)) => number(|kv| kv.mod_revision, revision),
-        Some(Target::Lease(lease)) => number(|kv| kv.lease, lease),
-        Some(Target::Value(value)) => match kv {
-            Some(kv) => kv.value.cmp(value),
-            None => return false,
-        },
-        Some(Target::AlwaysEqual(_)) | None => Ordering::Equal,
-    };
-    match Op::try_from(compare.result) {
-        Ok(Op::Equal) => ordering.is_eq(),
-        Ok(Op::Greater) => ordering.is_gt(),
-        Ok(Op::Less) => ordering.is_lt(),
-        Ok(Op::NotEqual) => ordering.is_ne(),
-        Err(_) => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use compare::{Result as Op, Target};
-
-    #[test]
-    fn a_missing_key_is_all_zeros_but_has_no_value() {
-        let compare = |result: i32, target| is_true(&Compare { result, target: Some(target), ..Default::default() }, None);
-        assert!(compare(Op::Equal as i32, Target::Version(0)));
-        assert!(compare(Op::Less as i32, Target::CreateRevision(1)));
-        assert!(!compare(Op::Equal as i32, Target::Value("".into())));
-        assert!(!compare(Op::NotEqual as i32, Target::Value("x".into())));
-        assert!(compare(9, Target::Version(7)), "an unknown operator is true");
-        assert!(!compare(9, Target::Value("x".into())), "but not for the value of a missing key");
-        assert!(compare(Op::Equal as i32, Target::AlwaysEqual(true)));
-        assert!(!compare(Op::Greater as i32, Target::AlwaysEqual(true)));
-    }
-
-    #[test]
-    fn a_key_is_compared_by_what_it_has() {
-        let kv = KeyValue { version: 2, create_revision: 3, mod_revision: 5, lease: 7, value: "v".into(), ..Default::default() };
-        let compare = |op: Op, target| is_true(&Compare { result: op as i32, target: Some(target), ..Default::default() }, Some(&kv));
-        assert!(compare(Op::Equal, Target::Version(2)));
-        assert!(compare(Op::Greater, Target::CreateRevision(2)));
-        assert!(compare(Op::Less, Target::ModRevision(6)));
-        assert!(compare(Op::NotEqual, Target::Lease(8)));
-        assert!(compare(Op::Greater, Target::Value("u".into())));
-        assert!(!compare(Op::Equal, Target::Value("w".into())));
-    }
+    Ok(if result.kvs.is_empty() { holds(compare, None) } else { result.kvs.iter().all(|kv| holds(compare, Some(kv))) })
 }

@@ -30,6 +30,7 @@ pub fn holds(compare: &Compare, kv: Option<&KeyValue>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Wanted as Op;
 
     #[test]
     fn a_missing_key_is_zero_but_has_no_value() {
@@ -40,5 +41,30 @@ mod tests {
             assert!(!holds(&compare(result, Target::Value(bytes::Bytes::new())), None));
         }
         assert!(!holds(&compare(Wanted::NotEqual as i32, Target::AlwaysEqual(true)), None));
+    }
+
+    #[test]
+    fn a_missing_key_is_all_zeros_but_has_no_value() {
+        let compare = |result: i32, target| holds(&Compare { result, target: Some(target), ..Default::default() }, None);
+        assert!(compare(Op::Equal as i32, Target::Version(0)));
+        assert!(compare(Op::Less as i32, Target::CreateRevision(1)));
+        assert!(!compare(Op::Equal as i32, Target::Value("".into())));
+        assert!(!compare(Op::NotEqual as i32, Target::Value("x".into())));
+        assert!(compare(9, Target::Version(7)), "an unknown operator is true");
+        assert!(!compare(9, Target::Value("x".into())), "but not for the value of a missing key");
+        assert!(compare(Op::Equal as i32, Target::AlwaysEqual(true)));
+        assert!(!compare(Op::Greater as i32, Target::AlwaysEqual(true)));
+    }
+
+    #[test]
+    fn a_key_is_compared_by_what_it_has() {
+        let kv = KeyValue { version: 2, create_revision: 3, mod_revision: 5, lease: 7, value: "v".into(), ..Default::default() };
+        let compare = |op: Op, target| holds(&Compare { result: op as i32, target: Some(target), ..Default::default() }, Some(&kv));
+        assert!(compare(Op::Equal, Target::Version(2)));
+        assert!(compare(Op::Greater, Target::CreateRevision(2)));
+        assert!(compare(Op::Less, Target::ModRevision(6)));
+        assert!(compare(Op::NotEqual, Target::Lease(8)));
+        assert!(compare(Op::Greater, Target::Value("u".into())));
+        assert!(!compare(Op::Equal, Target::Value("w".into())));
     }
 }
