@@ -3,9 +3,10 @@
 //! A body is the command's own bytes, uncopied, whenever it can be told from the other forms: empty is an entry without payload, and a
 //! leading zero (which no protobuf message starts with) says `0, flags, membership length (u32 LE), membership, command`.
 
+use super::durable;
 use super::types::{Command, Entry, LogId, Payload, TypeConfig, Vote, log_id, membership_from_state, membership_to_state, position};
 use crate::command::state;
-use crate::engine::{Completion, Engine, LogEntry};
+use crate::engine::{Engine, LogEntry};
 use crate::error::StorageError;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::OptionalSend;
@@ -165,18 +166,6 @@ pub fn decode_vote(mut body: Bytes) -> Option<Vote> {
     }
 }
 
-/// Runs an engine call and waits for its completion.
-async fn durable(start: impl FnOnce(Completion)) -> Result<(), io::Error> {
-    let (done, wait) = tokio::sync::oneshot::channel();
-    start(Box::new(move |result| {
-        let _ = done.send(result);
-    }));
-    match wait.await {
-        Ok(result) => result.map_err(io::Error::from),
-        Err(_) => Err(StorageError::Closed("the writer dropped a request".into()).into()),
-    }
-}
-
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -255,11 +244,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // Past the end there is nothing to drop, nor an entry that would become the last.
         let Some((_, newest)) = self.engine.log_bounds().0.filter(|(_, newest)| newest.index >= from) else { return Ok(()) };
         tracing::debug!(from, newest = newest.index, "truncating the log");
-        durable(|done| self.engine.truncate(from, done)).await
+        Ok(durable(|done| self.engine.truncate(from, done)).await?)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        durable(|done| self.engine.purge(position(&upto), done)).await
+        Ok(durable(|done| self.engine.purge(position(&upto), done)).await?)
     }
 }
 

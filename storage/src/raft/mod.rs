@@ -9,7 +9,7 @@ pub use state_machine::StateMachine;
 
 use crate::apply::{Recovering, State};
 use crate::command::ApplyResult;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Completion, Engine};
 use crate::error::StorageError;
 use crate::statelog::{Recovery, StateLog};
 use crate::types::LogPosition;
@@ -86,4 +86,11 @@ fn check_order(directory: &Path, applied: Option<LogPosition>, recovered: &engin
 
 fn damaged(directory: &Path, what: &str, detail: impl Into<String>) -> StorageError {
     StorageError::Damaged { path: directory.to_path_buf(), what: what.into(), detail: detail.into() }
+}
+
+/// Starts an engine operation and waits until it is durable.
+async fn durable(start: impl FnOnce(Completion)) -> Result<(), StorageError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    start(Box::new(move |result| drop(sender.send(result))));
+    receiver.await.unwrap_or_else(|_| Err(StorageError::Closed("the writer has ended".into())))
 }

@@ -1,14 +1,14 @@
 //! openraft's state machine over [`State`]: applies batches, hands out snapshots at a pinned revision, installs received ones.
 
-use super::ResultSink;
 use super::types::{
     Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position,
 };
+use super::{ResultSink, durable};
 use crate::apply::State;
 use crate::command::operation::Operation;
 use crate::command::proposal::Command;
 use crate::command::{Proposal, Txn};
-use crate::engine::{Completion, Engine};
+use crate::engine::Engine;
 use crate::error::StorageError;
 use crate::mvcc::Pin;
 use crate::snapshot::{Outgoing, Received, Receiver, SnapshotData};
@@ -143,13 +143,6 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     let many =
         tokio::runtime::Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
     if many { tokio::task::block_in_place(work) } else { work() }
-}
-
-/// Starts an engine operation and waits until it is durable.
-pub(super) async fn durable(start: impl FnOnce(Completion)) -> Result<(), StorageError> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    start(Box::new(move |result| drop(sender.send(result))));
-    receiver.await.unwrap_or_else(|_| Err(StorageError::Closed("the writer has ended".into())))
 }
 
 /// Makes durable what was applied when it was made; apply goes on meanwhile.
