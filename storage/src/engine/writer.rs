@@ -121,9 +121,10 @@ impl Writer {
             }
             Job::Vote(vote, done) => {
                 self.waiting.push_back(done);
+                self.count(INSERTED_BYTES_MIN)?;
                 self.disk.put_meta("vote", &vote)?;
                 self.vote = Some(vote);
-                self.count(INSERTED_BYTES_MIN)
+                Ok(())
             }
             Job::State(id, frame) => self.put_state(id, &frame, Vec::new()),
             Job::Replace(new, old) => self.replace(new, old),
