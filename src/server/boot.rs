@@ -194,8 +194,12 @@ async fn leave(server: &Server, listening: &Listening, healthy: bool) {
     }
     listening.tasks.wait().await;
     server.consensus.shutdown().await;
-    let engine = server.engine.clone();
-    match tokio::task::spawn_blocking(move || engine.close()).await {
+    let (engine, state) = (server.engine.clone(), server.state.clone());
+    let close = move || {
+        state.hand_over();
+        engine.close()
+    };
+    match tokio::task::spawn_blocking(close).await {
         Ok(Ok(())) => tracing::info!("closed the member"),
         Ok(Err(error)) if healthy => tracing::error!(%error, "the store didn't close well; what was acknowledged is safe in the log"),
         _ => {}

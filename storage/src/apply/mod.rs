@@ -139,6 +139,11 @@ impl State {
         self.rooms().lessor.read().all()
     }
 
+    /// Hands what is not framed yet to the engine, at exit: the next start replays less. The log covers it anyway.
+    pub fn hand_over(&self) {
+        self.rooms().log.hand_over();
+    }
+
     /// Applies one entry. Apply thread only.
     ///
     /// # Errors
