@@ -107,7 +107,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let leases = LeaseRouting::new(clock.clone(), there, server.config.request_timeout());
     member.set_leases(clock.clone());
     let hub = Hub::new(Arc::new(StateHistory(server.state.clone())));
-    serve_peers(&server, service, peer, stop)?;
+    serve_peers(&server, service, peer)?;
     tokio::spawn(hub.clone().follow(stop.clone()));
     tokio::spawn(hub.clone().catch_up(stop.clone()));
     tokio::spawn(clock.clone().run(stop.clone()));
@@ -125,12 +125,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     Ok(Member { server, committed, hub, clock, leases })
 }
 
-fn serve_peers(
-    server: &Arc<Server>,
-    service: rusd_network::Service,
-    ports: Vec<TcpListener>,
-    stop: &CancellationToken,
-) -> Result<(), BootError> {
+fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<TcpListener>) -> Result<(), BootError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(rusd_network::FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -140,7 +135,6 @@ fn serve_peers(
     for port in ports {
         let listener = tokio::net::TcpListener::from_std(port).map_err(BootError::Listener)?;
         // Peers are served until the very end: a leader that hands over still needs them.
-        let _ = stop;
         tokio::spawn(http::serve::serve_router(http::serve::tcp(listener), router.clone(), CancellationToken::new(), Duration::ZERO));
     }
     Ok(())
