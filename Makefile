@@ -28,7 +28,7 @@ tools: ## the real etcd tools, built into tools/bin
 	tools/build.sh
 
 multi-node: ## the validation plan T1..T8 on real processes
-	tools/build.sh etcdctl
+	tools/build.sh etcdctl grpcurl
 	scripts/multi-node-test.sh
 
 fault: ## random faults for MINUTES, checked for linearizability; SEED repeats a schedule

@@ -21,6 +21,7 @@ use rusd_network::{Forwarder, Refusals, pb};
 use rusd_storage::command::{ApplyResult, Proposal, Response, proposal};
 use rusd_storage::raft::types::{Command, CommittedLeaderId, TypeConfig};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// etcd's bound on committed entries that wait to be applied (contract a.3).
@@ -98,9 +99,11 @@ impl Propose {
         let parts = &*self.0;
         let begin = Instant::now();
         let (mut waiter, bytes) = parts.prepare(command, user, auth_revision)?;
-        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, bytes)).await {
+        let handed_over = AtomicBool::new(false);
+        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, bytes, &handed_over)).await {
             Ok(result) => Ok(result??),
-            Err(_) => Err(parts.timeout(begin)),
+            Err(_) if handed_over.load(Ordering::Relaxed) => Err(parts.timeout(begin)),
+            Err(_) => Err(Error::DeadlineExceeded),
         }
     }
 
@@ -201,10 +204,11 @@ impl Parts {
         Ok((waiter, bytes.into()))
     }
 
-    /// Until the proposal is settled; without a leader it waits for one.
-    async fn drive(&self, waiter: &mut Waiter, bytes: Bytes) -> Result<ApplyResult, Error> {
+    /// Until the proposal is settled; without a leader it waits for one. `handed_over` says whether somebody may have appended it.
+    async fn drive(&self, waiter: &mut Waiter, bytes: Bytes, handed_over: &AtomicBool) -> Result<ApplyResult, Error> {
         loop {
             let leader = self.consensus.believed_leader();
+            handed_over.store(leader != 0, Ordering::Relaxed);
             let settled = if leader == self.consensus.member_id() {
                 self.write_here(waiter, bytes.clone()).await
             } else if leader != 0 {
@@ -216,6 +220,7 @@ impl Parts {
             match settled {
                 Ok(result) => return Ok(result),
                 Err(Failure::NotLeader) => {
+                    handed_over.store(false, Ordering::Relaxed);
                     waiter.rearm();
                     let mut watch = self.consensus.watch_leader();
                     let _ = tokio::time::timeout(RETRY, watch.wait_for(|now| *now != leader)).await;
@@ -233,17 +238,15 @@ impl Parts {
         }
     }
 
-    /// Contract a.3 and etcd's parseProposeCtxErr: no leader is told as a raw deadline; under one, why it may have been.
+    /// What a proposal that was handed over answers (contract a.3, 49-51): its fate is unknown, so never the raw deadline, after which the
+    /// Go client would write again. That one is for proposals that found no leader to take them.
     fn timeout(&self, begin: Instant) -> Error {
         let elected = self.consensus.leader_since();
         if begin < elected && begin + 2 * self.election_timeout > elected {
             return Error::TimeoutLeaderFail;
         }
         let leader = self.consensus.status().leader;
-        if leader == 0 {
-            return Error::DeadlineExceeded;
-        }
         let broke = self.broken.at.lock().is_some_and(|at| at >= begin);
-        if leader != self.consensus.member_id() && broke { Error::TimeoutConnectionLost } else { Error::Timeout }
+        if leader != 0 && leader != self.consensus.member_id() && broke { Error::TimeoutConnectionLost } else { Error::Timeout }
     }
 }
