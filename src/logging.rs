@@ -20,6 +20,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Crates whose own notes say nothing to an operator.
 const NOISY: &[&str] = &["openraft", "sled", "h2", "hyper", "hyper_util", "tonic", "tower", "axum", "rustls"];
+/// Warns whenever an answer found another way to its proposer before openraft's own did: with every write.
+const UNHEARD: &str = "openraft::impls::progress_responder";
 
 /// Why logging can't be as asked; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +75,8 @@ impl Logging {
     pub fn install(self) {
         let debug = self.level >= LevelFilter::DEBUG;
         let noise = self.level.min(if debug { LevelFilter::INFO } else { LevelFilter::WARN });
-        let filter = Targets::new().with_default(self.level).with_targets(NOISY.iter().map(|target| (*target, noise)));
+        let noisy = NOISY.iter().map(|target| (*target, noise));
+        let filter = Targets::new().with_default(self.level).with_targets(noisy).with_target(UNHEARD, LevelFilter::ERROR);
         let lines = tracing_subscriber::fmt::layer()
             .event_format(Lines { json: self.json })
             .with_writer(Sinks(Arc::new(self.sinks)))
