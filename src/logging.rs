@@ -21,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// Crates whose own notes say nothing to an operator.
 const NOISY: &[&str] = &["openraft", "sled", "h2", "hyper", "hyper_util", "tonic", "tower", "axum", "rustls"];
 /// Warns whenever an answer found another way to its proposer before openraft's own did: with every write.
-const UNHEARD: &str = "openraft::impls::progress_responder";
+const UNHEARD: &str = "openraft::raft::responder::impls::progress_responder";
 
 /// Why logging can't be as asked; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
