@@ -114,9 +114,13 @@ impl Member {
 
     /// Stops and starts again. What was applied but not yet framed comes from the log again.
     pub async fn restart(self, directory: &Path) -> Self {
+        self.restart_with(directory, 1 << 20).await
+    }
+
+    pub async fn restart_with(self, directory: &Path, memory_bytes: u64) -> Self {
         self.opened.engine.close().expect("closes");
         drop(self);
-        let mut member = Self::open(directory);
+        let mut member = Self::open_with(directory, memory_bytes);
         let Some((first, last)) = member.opened.engine.log_bounds().0 else { return member };
         let from = member.opened.state.applied().map_or(first, |applied| applied.index + 1);
         let mut reader = member.opened.log_store.clone();
