@@ -1,28 +1,24 @@
 //! What the real process says to wrong flags, and with which code it ends. Texts and codes are those of etcd 3.7.1, tried side by side.
 
-use std::net::TcpListener;
-use std::process::{Command, Output};
+mod harness;
 
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
+use harness::PATIENCE;
+use harness::process::{Ended, run};
+use std::net::TcpListener;
+use std::process::Command;
 
 /// In an empty directory of its own, without the caller's ETCD_* variables.
 fn rusd(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
-    command.args(arguments).current_dir(directory.path()).env_clear().envs(environment.iter().copied());
-    let Output { status, stdout, stderr } = command.output().expect("it runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    let mut command = Command::new(harness::rusd());
+    command.args(arguments).current_dir(directory.path()).envs(environment.iter().copied());
+    run(command, PATIENCE)
 }
 
-/// The log line with this message.
+/// The log line with this message; every line must be JSON.
 fn line(ended: &Ended, message: &str) -> serde_json::Value {
-    let mut lines = ended.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("every line is JSON"));
-    lines.find(|line| line["msg"] == message).unwrap_or_else(|| panic!("no line {message:?} in {}", ended.stderr))
+    ended.stderr.lines().for_each(|line| assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "not JSON: {line}"));
+    ended.line(message)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Random faults on a running cluster, following from a seed.
 
-use crate::members::Members;
+use crate::harness::cluster::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub type Tally = BTreeMap<&'static str, u32>;
 
 /// Makes one fault after the other until `stop`, then heals everything. At most a minority is down at a time, but for restarts of all.
-pub async fn run(members: &mut Members, seed: u64, stop: &AtomicBool) -> Tally {
+pub async fn run(members: &mut Cluster, seed: u64, stop: &AtomicBool) -> Tally {
     let mut random = StdRng::seed_from_u64(seed ^ 0x0fau64);
     let mut tally = Tally::new();
     while !stop.load(Ordering::Relaxed) {
@@ -31,15 +31,15 @@ pub async fn run(members: &mut Members, seed: u64, stop: &AtomicBool) -> Tally {
     tally
 }
 
-async fn kill(members: &mut Members, victim: usize, hold: Duration) -> &'static str {
+async fn kill(members: &mut Cluster, victim: usize, hold: Duration) -> &'static str {
     members.kill(victim);
     tokio::time::sleep(hold).await;
     members.start(victim);
-    members.wait_serving(victim).await;
+    members.wait_ready(victim).await;
     "kill -9"
 }
 
-async fn kill_leader(members: &mut Members, hold: Duration) -> &'static str {
+async fn kill_leader(members: &mut Cluster, hold: Duration) -> &'static str {
     match members.leader().await {
         Some(leader) => {
             kill(members, leader, hold).await;
@@ -49,14 +49,14 @@ async fn kill_leader(members: &mut Members, hold: Duration) -> &'static str {
     }
 }
 
-async fn pause(members: &mut Members, victim: usize, hold: Duration) -> &'static str {
+async fn pause(members: &mut Cluster, victim: usize, hold: Duration) -> &'static str {
     members.stop(victim);
     tokio::time::sleep(hold).await;
     members.resume(victim);
     "SIGSTOP"
 }
 
-async fn pause_leader(members: &mut Members, hold: Duration) -> &'static str {
+async fn pause_leader(members: &mut Cluster, hold: Duration) -> &'static str {
     match members.leader().await {
         // Past its lease: three quarters of the election timeout and more.
         Some(leader) => {
@@ -67,7 +67,7 @@ async fn pause_leader(members: &mut Members, hold: Duration) -> &'static str {
     }
 }
 
-async fn kill_all(members: &mut Members) -> &'static str {
+async fn kill_all(members: &mut Cluster) -> &'static str {
     for member in 0..members.len() {
         members.kill(member);
     }
@@ -75,7 +75,7 @@ async fn kill_all(members: &mut Members) -> &'static str {
         members.start(member);
     }
     for member in 0..members.len() {
-        members.wait_serving(member).await;
+        members.wait_ready(member).await;
     }
     "kill -9 of all"
 }

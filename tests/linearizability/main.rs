@@ -6,13 +6,14 @@
 mod checked;
 mod checker;
 mod faults;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod history;
-mod members;
 mod search;
 mod workload;
 
+use harness::cluster::Cluster;
 use history::{Answer, Call, Change, Operation, Version, render};
-use members::Members;
 use rusd::pb::etcdserverpb::kv_client::KvClient;
 use search::{Event, Register};
 use std::collections::{BTreeMap, HashMap};
@@ -47,10 +48,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 async fn run(count: usize, flags: &[&str], seed: u64, seconds: u64) {
     let _alone = ONE_AT_A_TIME.lock().await;
     println!("LIN_SEED={seed} members={count} flags={flags:?}");
-    let mut members = Members::start_new(count, flags);
-    for member in 0..count {
-        members.wait_serving(member).await;
-    }
+    let mut members = Cluster::running(count, flags).await;
     let shared = Shared::new(members.endpoints());
     let clients: Vec<_> = (0..2 * count).map(|client| tokio::spawn(workload::client(Arc::clone(&shared), client, seed))).collect();
     let timer = {
@@ -69,7 +67,7 @@ async fn run(count: usize, flags: &[&str], seed: u64, seconds: u64) {
     judge(&mut members, &shared, &log, &format!("LIN_SEED={seed} {tally:?}"));
 }
 
-fn judge(members: &mut Members, shared: &Shared, log: &[Change], title: &str) {
+fn judge(members: &mut Cluster, shared: &Shared, log: &[Change], title: &str) {
     let operations = shared.history.lock().expect("no panic while held").clone();
     let mut violations: Vec<String> = checker::check(&operations, log, 2).into_iter().map(|violation| violation.0).collect();
     violations.extend(search_each_key(&operations));
@@ -91,11 +89,11 @@ fn judge(members: &mut Members, shared: &Shared, log: &[Change], title: &str) {
 }
 
 /// Waits until all members answer equally, compares contents and hashes, and reads the log back revision by revision.
-async fn settle(members: &mut Members) -> Vec<Change> {
+async fn settle(members: &mut Cluster) -> Vec<Change> {
     let mut reads: Vec<(i64, BTreeMap<String, Version>)> = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
     for (member, url) in members.endpoints().iter().enumerate() {
-        members.wait_serving(member).await;
+        members.wait_ready(member).await;
         loop {
             match KvClient::new(channel(url)).range(all_keys(0, false)).await {
                 Ok(response) => {

@@ -1,5 +1,6 @@
 //! Clients: each runs one operation after another against random members and records what it saw.
 
+use crate::harness;
 use crate::history::{Answer, Call, Operation, Version};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// How many keys the clients fight over.
@@ -71,13 +72,9 @@ impl Shared {
     }
 }
 
-/// A lazily connected channel with short time limits.
+/// A channel with short time limits.
 pub fn channel(url: &str) -> Channel {
-    Endpoint::from_shared(url.to_string())
-        .expect("a valid URL")
-        .connect_timeout(Duration::from_millis(500))
-        .timeout(Duration::from_secs(4))
-        .connect_lazy()
+    harness::client::channel(url, Duration::from_secs(4))
 }
 
 /// Runs one client until `stop`; its choices follow from `seed`.
