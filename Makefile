@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 
-.PHONY: help build test verify fix tools multi-node fault clean
+.PHONY: help build test verify fix tools single-node multi-node fault clean
 MINUTES ?= 10
 SEED ?=
 CARGO ?= cargo
@@ -26,6 +26,10 @@ fix: ## format, and apply what clippy can fix
 
 tools: ## the real etcd tools, built into tools/bin
 	tools/build.sh
+
+single-node: ## a newcomer's first minutes with one member, on the default ports
+	tools/build.sh etcdctl
+	scripts/single-node-test.sh
 
 multi-node: ## the validation plan T1..T8 on real processes
 	tools/build.sh etcdctl grpcurl
