@@ -3,6 +3,8 @@
 .PHONY: help build test verify fix tools single-node multi-node fault clean
 MINUTES ?= 10
 SEED ?=
+ROUNDS ?= 3
+ONLY ?=
 CARGO ?= cargo
 
 help: ## list the targets
@@ -37,6 +39,29 @@ multi-node: ## the validation plan T1..T8 on real processes
 
 fault: ## random faults for MINUTES, checked for linearizability; SEED repeats a schedule
 	LIN_SECONDS=$$(($(MINUTES) * 60)) $(if $(SEED),LIN_SEED=$(SEED)) $(CARGO) test --test linearizability -- --nocapture --test-threads=1
+
+.PHONY: bench bench-quick bench-smoke bench-list
+# What of `make bench` took part names itself in the report.
+bench_command = make $@$(if $(ONLY), ONLY=$(ONLY))$(if $(filter-out 3,$(ROUNDS)), ROUNDS=$(ROUNDS))
+bench_tools = tools/build.sh etcd benchmark bench
+
+bench: build ## etcd and rusd side by side, into docs/benchmarks.*: ONLY=put,range ROUNDS=3
+	$(bench_tools)
+	tools/bin/bench -rounds $(ROUNDS) -only "$(ONLY)" -out docs -command "$(bench_command)"
+
+bench-quick: build ## the main workloads in less than three minutes; prints only
+	$(bench_tools)
+	tools/bin/bench -quick -command "$(bench_command)"
+
+bench-smoke: ## proves in seconds that the bench works, on a debug build; its tests, too
+	$(CARGO) build --bin rusd
+	$(bench_tools)
+	cd tools/bench && go vet ./... && go test ./...
+	tools/bin/bench -smoke -rusd target/debug/rusd
+
+bench-list: ## what ONLY can name
+	tools/build.sh bench
+	tools/bin/bench -list
 
 clean: ## remove what was built
 	$(CARGO) clean

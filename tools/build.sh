@@ -4,6 +4,7 @@
 # Versions are pinned by tools/go.mod and tools/benchmark/go.mod (the load generator needs older
 # dependencies, hence a module of its own). A binary is rebuilt only when its go.mod or go.sum changed.
 # With names as arguments only those are built: tools/build.sh etcdctl
+# `bench` is ours (tools/bench) and rebuilt when its sources changed; it is built only when asked for.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 out="$here/bin"
@@ -23,6 +24,7 @@ package() {
         grpcurl) echo "$here github.com/fullstorydev/grpcurl/cmd/grpcurl" ;;
         actionlint) echo "$here github.com/rhysd/actionlint/cmd/actionlint" ;;
         benchmark) echo "$here/benchmark go.etcd.io/etcd/v3/tools/benchmark" ;;
+        bench) echo "$here/bench rusd/tools/bench" ;;
         *) echo "tools: no such tool: $1" >&2; return 1 ;;
     esac
 }
@@ -34,6 +36,7 @@ for name in "${names[@]}"; do
     [ -n "$dir" ] || exit 1
     stamp="$out/.$name.stamp"
     sum="$(cat "$dir/go.mod" "$dir/go.sum" | sha256sum)"
+    [ "$name" != bench ] || sum="$(find "$dir" -name '*.go' -o -name 'go.*' | LC_ALL=C sort | xargs cat | sha256sum)"
     if [ -x "$out/$name" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then continue; fi
     echo "tools: building $name"
     (cd "$dir" && CGO_ENABLED=0 go build -trimpath -o "$out/$name" "$pkg")

@@ -1,0 +1,39 @@
+package main
+
+import "strings"
+
+// scenarios are all there are, in the order of the report.
+func scenarios() []Scenario {
+	return []Scenario{oneMember(), threeMembers(), emptyStart(), million()}
+}
+
+const (
+	quickWorkloads = "put-64,put-1000,range-l-64,range-s-64,txn-put,3m-put-64,3m-range-l-64,empty-start"
+	smokeWorkloads = "put-64,range-l-64,txn-mixed,restart,list"
+)
+
+// matches says whether a workload is asked for: by its scenario's name, or by the beginning of its own.
+func matches(only []string, scenario, workload string) bool {
+	if len(only) == 0 {
+		return true
+	}
+	for _, token := range only {
+		if token == scenario || strings.HasPrefix(workload, token) {
+			return true
+		}
+	}
+	return false
+}
+
+func orderOf(all []Scenario, id string) int {
+	n := 0
+	for _, s := range all {
+		for _, w := range s.Workloads {
+			if w.ID == id {
+				return n
+			}
+			n++
+		}
+	}
+	return n
+}
