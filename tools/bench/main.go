@@ -88,7 +88,7 @@ func run(args []string) error {
 		return nil
 	}
 	if o.render {
-		return report.Render(o.out, nil)
+		return render(o.out, nil)
 	}
 	var only []string
 	if o.only != "" {
@@ -104,6 +104,7 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	defer os.RemoveAll(env.Dir)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C doesn't wait for anything
 	begin := time.Now()
 	measured := env.Run(ctx, scenarios())
 	env.say("took %.0f s", time.Since(begin).Seconds())
@@ -111,11 +112,20 @@ func run(args []string) error {
 		return fmt.Errorf("stopped; nothing is kept")
 	}
 	if o.out != "" {
-		if err := report.Render(o.out, measured); err != nil {
+		if err := render(o.out, measured); err != nil {
 			return err
 		}
 	}
 	return failures(measured)
+}
+
+// render writes the report, and asks for a sentence where a budget is missed and nobody has said why.
+func render(dir string, measured []*report.Workload) error {
+	unexplained, err := report.Render(dir, measured)
+	for _, budget := range unexplained {
+		fmt.Fprintf(os.Stderr, "bench: missed and unexplained in %s: %q\n", filepath.Join(dir, report.ReasonsFile), budget)
+	}
+	return err
 }
 
 func newEnv(o options, only []string) (*Env, error) {
@@ -134,7 +144,8 @@ func newEnv(o options, only []string) (*Env, error) {
 	if !proc.OnRealDisk(o.dir) {
 		fmt.Fprintf(os.Stderr, "bench: %s is in memory, not on a disk: what this measures says nothing about durable writes\n", o.dir)
 	}
-	dir, err := os.MkdirTemp(o.dir, "run-")
+	sweep(o.dir)
+	dir, err := os.MkdirTemp(o.dir, fmt.Sprintf("run-%d-", os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +157,7 @@ func newEnv(o options, only []string) (*Env, error) {
 		Date: time.Now().UTC().Format("2006-01-02 15:04 MST"), Command: o.command, Machine: report.ThisMachine(),
 		Etcd: versionOf(o.etcd), Rusd: strings.TrimSpace(versionOf(o.rusd) + " " + commit()),
 	}
-	stamp.Machine.SyncMs = ms(sync)
+	stamp.Machine.SyncMs, stamp.Machine.Disk = ms(sync), proc.Disk(dir)
 	if stamp.Command == "" {
 		stamp.Command = "bench " + strings.Join(os.Args[1:], " ")
 	}
@@ -154,6 +165,17 @@ func newEnv(o options, only []string) (*Env, error) {
 		Servers:   []proc.Server{{Name: "etcd", Bin: o.etcd}, {Name: "rusd", Bin: o.rusd}},
 		Benchmark: o.benchmark, Self: self, Dir: dir, Rounds: o.rounds, Scale: o.scale, Only: only, Stamp: stamp,
 	}, nil
+}
+
+// sweep removes what runs have left that were killed and couldn't.
+func sweep(dir string) {
+	left, _ := filepath.Glob(filepath.Join(dir, "run-*"))
+	for _, path := range left {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(path), "run-%d-", &pid); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			_ = os.RemoveAll(path)
+		}
+	}
 }
 
 // versionOf is the first line of --version without what every line says: "3.7.1".

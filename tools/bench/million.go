@@ -46,7 +46,7 @@ func million() Scenario {
 			{ID: "compact", Title: "physical compaction after half of 1M keys was overwritten",
 				Note: probes + " \"Before\" is the same process with nothing else going on.", Run: compactHalf},
 			{ID: "million", Title: "1M keys of 50 + 512 B: memory and disk after restart, LISTs and compaction",
-				Note: "After `compact`, once the directory has stopped changing.", Run: settled},
+				Needs: "compact", Note: "After `compact`, once the directory has stopped changing.", Run: settled},
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"rusd/tools/bench/proc"
@@ -20,6 +21,7 @@ type Env struct {
 	Rounds    int
 	Scale     float64
 	Only      []string        // empty: all
+	Quiet     bool            // prints nothing
 	Stamp     report.Workload // date, command, machine, versions: the same in every workload
 }
 
@@ -43,19 +45,25 @@ func (env *Env) Run(ctx context.Context, scenarios []Scenario) []*report.Workloa
 		env.runScenario(ctx, s, workloads)
 		for _, w := range selected {
 			all = append(all, workloads[w.ID])
-			report.PrintTable(os.Stdout, workloads[w.ID])
+			if !env.Quiet {
+				report.PrintTable(os.Stdout, workloads[w.ID])
+			}
 		}
 	}
 	return all
 }
 
+// selected are the workloads that are asked for, and those that these need. A need comes earlier in the list.
 func (env *Env) selected(s Scenario) []Workload {
 	var some []Workload
-	for _, w := range s.Workloads {
-		if matches(env.Only, s.ID, w.ID) {
+	needed := map[string]bool{}
+	for _, w := range slices.Backward(s.Workloads) {
+		if needed[w.ID] || matches(env.Only, s.ID, w.ID) {
+			needed[w.Needs] = true
 			some = append(some, w)
 		}
 	}
+	slices.Reverse(some)
 	return some
 }
 
@@ -162,12 +170,18 @@ func (env *Env) turn(round *Round, s Scenario, from *seed, workloads map[string]
 			return err
 		}
 	}
+	done := map[string]bool{"": true}
 	for _, w := range s.Workloads {
 		if ctx.Err() != nil {
 			return nil
 		}
 		begin := time.Now()
-		sample, err := w.Run(round)
+		var sample report.Sample
+		err := fmt.Errorf("not run: %s did not succeed", w.Needs)
+		if done[w.Needs] {
+			sample, err = w.Run(round)
+		}
+		done[w.ID] = err == nil
 		switch {
 		case ctx.Err() != nil: // stopped midway: worth nothing
 		case err == nil && sample == nil: // nothing to tell in this round
@@ -188,5 +202,8 @@ func (env *Env) turn(round *Round, s Scenario, from *seed, workloads map[string]
 var errNotBuilt = errors.New("not built")
 
 func (env *Env) say(format string, args ...any) {
+	if env.Quiet {
+		return
+	}
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
 }

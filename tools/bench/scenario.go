@@ -27,6 +27,7 @@ type Scenario struct {
 type Workload struct {
 	ID, Title string
 	Note      string // what exactly is measured, where the title can't say it
+	Needs     string // a workload that must have succeeded before, in the same round
 	Run       func(*Round) (report.Sample, error)
 }
 

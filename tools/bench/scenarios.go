@@ -4,11 +4,11 @@ import "strings"
 
 // scenarios are all there are, in the order of the report.
 func scenarios() []Scenario {
-	return []Scenario{oneMember(), threeMembers(), emptyStart(), million()}
+	return []Scenario{oneMember(), threeMembers(), emptyStart(), million(), failover(3, 3), failover(5, 2), watching(), leasing(), joining()}
 }
 
 const (
-	quickWorkloads = "put-64,put-1000,range-l-64,range-s-64,txn-put,3m-put-64,3m-range-l-64,empty-start"
+	quickWorkloads = "put-64,put-1000,range-l-64,range-s-64,txn-put,3m-put-64,3m-range-l-64,empty-start,fanout-one-key,keep-alive-64"
 	smokeWorkloads = "put-64,range-l-64,txn-mixed,restart,list"
 )
 

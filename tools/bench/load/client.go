@@ -21,10 +21,19 @@ func Client(endpoints ...string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: CallTimeout, Logger: zap.NewNop()})
 }
 
+// EagerConn is a connection that tries again every few milliseconds instead of backing off.
+func EagerConn(endpoint string) (*grpc.ClientConn, error) {
+	eager := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 2 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond},
+		MinConnectTimeout: time.Minute,
+	}
+	return grpc.NewClient(strings.TrimPrefix(endpoint, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(eager))
+}
+
 // FirstGet returns when the server has answered a linearizable get. Until it listens, it is asked again every few milliseconds.
 func FirstGet(ctx context.Context, endpoint string) error {
-	eager := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 2 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond}, MinConnectTimeout: time.Minute}
-	conn, err := grpc.NewClient(strings.TrimPrefix(endpoint, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(eager))
+	conn, err := EagerConn(endpoint)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,12 +28,33 @@ func diskBytes(dir string) (int64, error) {
 	return sum, err
 }
 
-const tmpfsMagic = 0x01021994
+// Disk tells the file system below dir, from the mount table.
+func Disk(dir string) string {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return ""
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return ""
+	}
+	best, found := "", ""
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || (f[1] != "/" && dir != f[1] && !strings.HasPrefix(dir, f[1]+"/")) {
+			continue
+		}
+		if len(f[1]) >= len(best) {
+			best, found = f[1], f[2]+" ("+f[0]+")"
+		}
+	}
+	return found
+}
 
 // OnRealDisk says whether dir is on something else than memory.
 func OnRealDisk(dir string) bool {
-	var stat syscall.Statfs_t
-	return syscall.Statfs(dir, &stat) == nil && stat.Type != tmpfsMagic
+	disk := Disk(dir)
+	return !strings.HasPrefix(disk, "tmpfs") && !strings.HasPrefix(disk, "ramfs")
 }
 
 // ProbeSync is the median time of appending 4 KiB to a file and fdatasync: what every durable write costs on this disk.

@@ -134,6 +134,16 @@ func (p *Process) Gone() bool {
 	}
 }
 
+// WaitGone waits until it has ended.
+func (p *Process) WaitGone(ctx context.Context) error {
+	select {
+	case <-p.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("proc: %s doesn't end: %w; its log ends:\n%s", p.cmd.Path, ctx.Err(), p.LogTail())
+	}
+}
+
 // Kill9 kills it and waits until it is gone.
 func (p *Process) Kill9() {
 	_ = p.cmd.Process.Kill()

@@ -18,10 +18,12 @@ const (
 	RatioToEtcd Kind = iota
 	// Own value of rusd, in the metric's unit.
 	Own
-	// OwnRatio of rusd's disk to its keys and values.
+	// OverLogical is the ratio of rusd's disk to its keys and values.
 	OverLogical
-	// OverSync: rusd's own value beyond one fdatasync.
+	// OverSync is rusd's own value beyond one fdatasync.
 	OverSync
+	// OverIdle is the ratio of rusd's own value to that with nothing else going on.
+	OverIdle
 )
 
 // Budgets of the project.
@@ -56,6 +58,7 @@ func budgets() []Budget {
 	atLeast("rate", 1.5, "3m-put-64", "3m-put-1000", "3m-range-l-64", "3m-range-l-1000")
 	atMost("cpu_ms", 0.6, "3m-put-64", "3m-put-1000", "3m-range-l-64", "3m-range-l-1000")
 	atLeast("rate", 1.5, "txn-put", "txn-mixed", "stm")
+	atLeast("read_rate", 1.5, "txn-mixed")
 	atMost("cpu_ms", 0.6, "txn-put", "txn-mixed", "stm")
 
 	atMost("time_s", 0.5, "list-whole", "list-stream")
@@ -65,7 +68,7 @@ func budgets() []Budget {
 	all = append(all,
 		Budget{"compact", "put_max_ms", false, 10, OverSync},
 		Budget{"million", "disk_mib", false, 1.2, OverLogical})
-	atMost("rss_mib", 0.6, "million")
+	atMost("rss_mib", 0.6, "fill", "million")
 	atMost("time_s", 0.4, "restart")
 	own("time_s", 0.3, "empty-start")
 
@@ -73,8 +76,9 @@ func budgets() []Budget {
 	own("gap_ms", 50, "hand-over", "5m-hand-over")
 	atMost("gap_ms", 0.2, "hand-over", "5m-hand-over")
 	atMost("time_s", 0.5, "join")
+	all = append(all, Budget{"join", "put_p99_ms", false, 2, OverIdle})
 
-	atLeast("events_rate", 1.5, "watch-one-key", "watch-own-keys", "watch-streams")
+	atLeast("events_rate", 1.5, "fanout-one-key", "fanout-own-keys", "fanout-streams")
 	atMost("p99_ms", 0.7, "watch-latency", "watch-delivery")
 	atLeast("rate", 1.4, "keep-alive-64", "keep-alive-1000")
 	atMost("cpu_ms", 0.6, "keep-alive-64", "keep-alive-1000")
@@ -94,6 +98,8 @@ func (b Budget) Limit() string {
 		return fmt.Sprintf("%s %sx", sign, Format(b.Bound))
 	case OverLogical:
 		return fmt.Sprintf("%s %sx of keys and values", sign, Format(b.Bound))
+	case OverIdle:
+		return fmt.Sprintf("%s %sx of before", sign, Format(b.Bound))
 	case OverSync:
 		return fmt.Sprintf("%s %s %s + one fdatasync", sign, Format(b.Bound), MetricOf(b.Metric).Unit)
 	default:
@@ -126,6 +132,12 @@ func (b Budget) Judge(w *Workload) Judgement {
 		value, j.Measured = r.Median, r.String()
 	case OverLogical:
 		r, ok := Ratios(w.Values("rusd", "logical_mib"), rusd)
+		if !ok {
+			return j
+		}
+		value, j.Measured = r.Median, r.String()
+	case OverIdle:
+		r, ok := Ratios(w.Values("rusd", "idle_"+b.Metric), rusd)
 		if !ok {
 			return j
 		}

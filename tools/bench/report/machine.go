@@ -15,6 +15,7 @@ type Machine struct {
 	Cores  int     `json:"cores"`
 	MemGiB float64 `json:"mem_gib"`
 	Kernel string  `json:"kernel"`
+	Disk   string  `json:"disk"`         // file system
 	SyncMs float64 `json:"fdatasync_ms"` // median of a 4 KiB append and fdatasync
 }
 
@@ -36,9 +37,9 @@ func ThisMachine() Machine {
 	return m
 }
 
-// String in one line.
-func (m Machine) String() string {
-	return fmt.Sprintf("%d x %s, %.0f GiB, Linux %s, fdatasync of 4 KiB %s ms", m.Cores, m.CPU, m.MemGiB, m.Kernel, Format(m.SyncMs))
+// Place in one line, without what differs from run to run.
+func (m Machine) Place() string {
+	return fmt.Sprintf("%d x %s, %.0f GiB, Linux %s, data on %s", m.Cores, m.CPU, m.MemGiB, m.Kernel, m.Disk)
 }
 
 func lineOf(path, name string) string {

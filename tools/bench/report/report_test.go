@@ -2,6 +2,10 @@ package report
 
 import (
 	"bytes"
+	"encoding/xml"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -118,13 +122,13 @@ func TestMerge(t *testing.T) {
 	first := example()
 	other := example()
 	other.ID = "stm"
-	if err := Render(dir, []*Workload{first, other}); err != nil {
+	if _, err := Render(dir, []*Workload{first, other}); err != nil {
 		t.Fatal(err)
 	}
 	again := example()
 	again.Samples["rusd"] = []Sample{{"rate": 5}}
 	failed := &Workload{ID: "stm", Failed: map[string]string{"rusd": "no"}}
-	if err := Render(dir, []*Workload{again, failed}); err != nil {
+	if _, err := Render(dir, []*Workload{again, failed}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Load(path)
@@ -136,5 +140,65 @@ func TestMerge(t *testing.T) {
 	}
 	if got := r.Workloads["stm"].Values("rusd", "rate"); !slices.Equal(got, []float64{20000, 19950}) {
 		t.Errorf("%v", got)
+	}
+}
+
+// The page judges each budget, and takes the reasons for missed ones from the file.
+func TestPage(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ReasonsFile), []byte(`{"put-64 p99_ms": "the disk is slow."}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w := example()
+	for _, sample := range w.Samples["rusd"] {
+		sample["cpu_ms"] = 60
+	}
+	unexplained, err := Render(dir, []*Workload{w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(unexplained, []string{"put-64 cpu_ms"}) {
+		t.Errorf("unexplained: %v", unexplained)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, pageFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"1 met, 2 missed", "- `put-64`, p99: the disk is slow.", "| `put-64` | throughput, /s | 10,250 | 19,975 | 1.95x (1.90-2.00) | >= 1.80x | met |",
+		"### put 256 B, 64 clients", "| `put-1000` | p99, ms | - | - | - | <= 0.70x | not measured |",
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("no %q in\n%s", want, page)
+		}
+	}
+}
+
+// The plot is well-formed XML, has a dot per comparable budget, and grows to the better for times, too.
+func TestPlot(t *testing.T) {
+	r := &Results{Workloads: map[string]*Workload{"put-64": example()}}
+	plot := Plot(r)
+	decoder := xml.NewDecoder(strings.NewReader(plot))
+	circles := 0
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "circle" {
+			circles++
+		}
+	}
+	if circles != 3 {
+		t.Errorf("%d dots", circles)
+	}
+	if !strings.Contains(plot, ">1.95x<") || !strings.Contains(plot, ">2.35x<") {
+		t.Error(plot)
+	}
+	if !(at(0.01) == plotLeft && at(0.5) < at(1) && at(1000) == plotWidth-plotRight) {
+		t.Error("the axis")
 	}
 }
