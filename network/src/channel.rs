@@ -1,6 +1,7 @@
 //! Channels to peers: dialled at the advertised peer URLs only, looked up anew at each (re)connect.
 
-use crate::{Caller, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Removed, Verdict, caller, directory, pb};
+use crate::directory::{self, Expelled, Expulsion};
+use crate::{Caller, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, caller, pb};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, RwLock};
 use pb::raft_internal_client::RaftInternalClient;
@@ -75,6 +76,10 @@ impl PeerTable {
         let peers = self.peers.read();
         if peers.blocked.contains(&id) { Vec::new() } else { peers.urls.get(&id).cloned().unwrap_or_default() }
     }
+    /// All members with a known address, the cut-off ones too.
+    pub fn ids(&self) -> Vec<u64> {
+        self.peers.read().urls.keys().copied().collect()
+    }
     /// Cuts a member off, or joins it again: neither calls to it nor calls from it get through. A switch for tests and drills.
     pub fn set_blocked(&self, id: u64, blocked: bool) {
         let mut peers = self.peers.write();
@@ -120,8 +125,8 @@ impl Times {
 
 /// A client, and the URLs it was made for.
 type OpenClient = (Vec<String>, Client);
-/// The caller's entry, and the membership position it states.
-type Header = (Option<LogPosition>, MetadataValue<Ascii>);
+/// The caller's entry, and what it was made of: the directory's generation and the membership position.
+type Header = ((u64, Option<LogPosition>), MetadataValue<Ascii>);
 
 /// What all connections of this member share.
 pub struct Links {
@@ -129,8 +134,8 @@ pub struct Links {
     pub table: Arc<PeerTable>,
     /// Who we are.
     pub directory: Arc<dyn Directory>,
-    /// Set when a peer says that we were removed.
-    pub removed: Removed,
+    /// Set when a peer says that we are no member any more.
+    pub expelled: Expelled,
     /// Transport times.
     pub times: Times,
     /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
@@ -147,7 +152,7 @@ impl Links {
         Arc::new(Self {
             table,
             directory,
-            removed: Removed::default(),
+            expelled: Expelled::default(),
             times,
             snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
             open: Mutex::default(),
@@ -185,13 +190,16 @@ impl Links {
     }
 
     fn header(&self, target: u64) -> MetadataValue<Ascii> {
+        let generation = self.directory.generation();
         let me = self.directory.caller();
+        let made_of = (generation, me.membership);
         let mut headers = self.headers.lock();
         match headers.get(&target) {
-            Some((position, value)) if *position == me.membership => value.clone(),
+            Some((known, value)) if *known == made_of => value.clone(),
             _ => {
-                let value = Caller { target_id: target, ..me }.to_value();
-                headers.insert(target, (me.membership, value.clone()));
+                let target_data_dir_id = self.directory.data_dir_of(target).unwrap_or(0);
+                let value = Caller { target_id: target, target_data_dir_id, ..me }.to_value();
+                headers.insert(target, (made_of, value.clone()));
                 value
             }
         }
@@ -213,8 +221,10 @@ impl Links {
     /// Looks at a failed call: a refusal is logged, and a removal noted.
     pub fn note_failure(&self, peer: u64, status: &tonic::Status) {
         let Some(verdict) = directory::refused(status) else { return };
-        if verdict == Verdict::Removed {
-            self.removed.set();
+        match verdict {
+            Verdict::Removed => self.expelled.set(Expulsion::Removed),
+            Verdict::Wiped => self.expelled.set(Expulsion::Wiped),
+            _ => {}
         }
         if self.complaints.allow(peer) {
             tracing::warn!(peer = format!("{peer:x}"), ?verdict, "peer refuses this member: {}", status.message());

@@ -20,7 +20,9 @@ pub enum Verdict {
     Stranger,
     /// A member with another data dir: it was wiped and has forgotten its votes and entries.
     Wiped,
-    /// Another protocol version.
+    /// The caller knows *this* member with another data dir: we are the ones that were wiped.
+    WipedHere,
+    /// No protocol version in common.
     OtherVersion,
     /// It meant somebody else.
     WrongTarget,
@@ -43,7 +45,7 @@ pub trait Directory: Send + Sync + 'static {
         if caller.cluster_id != me.cluster_id {
             return Verdict::OtherCluster;
         }
-        if caller.version != me.version {
+        if !me.understands(caller) {
             return Verdict::OtherVersion;
         }
         if caller.target_id != 0 && caller.target_id != me.member_id {
@@ -54,9 +56,11 @@ pub trait Directory: Send + Sync + 'static {
         }
         match self.data_dir_of(caller.member_id) {
             Some(known) if known != 0 && known != caller.data_dir_id => Verdict::Wiped,
-            Some(_) => Verdict::Welcome,
             None if knows_as_much(me.membership, caller.membership) => Verdict::Stranger,
-            None => Verdict::Welcome,
+            _ if caller.target_id != 0 && caller.target_data_dir_id != 0 && caller.target_data_dir_id != me.data_dir_id => {
+                Verdict::WipedHere
+            }
+            _ => Verdict::Welcome,
         }
     }
 }
@@ -75,7 +79,8 @@ pub fn refusal(verdict: Verdict) -> Status {
         Verdict::Removed => (Code::FailedPrecondition, "removed", "the member has been permanently removed from the cluster"),
         Verdict::OtherCluster => (Code::FailedPrecondition, "cluster", "etcdserver: cluster ID mismatch"),
         Verdict::Wiped => (Code::FailedPrecondition, "wiped", "this member's data dir is not the one it joined with"),
-        Verdict::OtherVersion => (Code::FailedPrecondition, "version", "peer protocol version mismatch"),
+        Verdict::WipedHere => (Code::FailedPrecondition, "wiped-here", "the called member's data dir is not the one it joined with"),
+        Verdict::OtherVersion => (Code::FailedPrecondition, "version", "no peer protocol version in common"),
         Verdict::WrongTarget => (Code::FailedPrecondition, "target", "the call was meant for another member"),
         Verdict::Stranger | Verdict::Welcome => (Code::FailedPrecondition, "stranger", "not a member of this cluster"),
     };
@@ -90,6 +95,7 @@ pub fn refused(status: &Status) -> Option<Verdict> {
         "removed" => Verdict::Removed,
         "cluster" => Verdict::OtherCluster,
         "wiped" => Verdict::Wiped,
+        "wiped-here" => Verdict::WipedHere,
         "version" => Verdict::OtherVersion,
         "target" => Verdict::WrongTarget,
         "stranger" => Verdict::Stranger,
@@ -97,24 +103,37 @@ pub fn refused(status: &Status) -> Option<Verdict> {
     })
 }
 
-/// Set once a peer has told us that we were removed.
-#[derive(Clone, Debug)]
-pub struct Removed(watch::Sender<bool>);
+/// Why this member may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expulsion {
+    /// It was removed for ever.
+    Removed,
+    /// Its data dir isn't the one that it published.
+    Wiped,
+}
 
-impl Default for Removed {
+/// Set once a peer, or our own applied state, says that this member is none (any more). The first reason stays.
+#[derive(Clone, Debug)]
+pub struct Expelled(watch::Sender<Option<Expulsion>>);
+
+impl Default for Expelled {
     fn default() -> Self {
-        Self(watch::Sender::new(false))
+        Self(watch::Sender::new(None))
     }
 }
 
-impl Removed {
+impl Expelled {
     /// Notes it.
-    pub fn set(&self) {
-        self.0.send_if_modified(|removed| !std::mem::replace(removed, true));
+    pub fn set(&self, why: Expulsion) {
+        self.0.send_if_modified(|known| known.is_none() && known.replace(why).is_none());
     }
     /// For whoever stops the process.
-    pub fn watch(&self) -> watch::Receiver<bool> {
+    pub fn watch(&self) -> watch::Receiver<Option<Expulsion>> {
         self.0.subscribe()
+    }
+    /// What is known now.
+    pub fn get(&self) -> Option<Expulsion> {
+        *self.0.borrow()
     }
 }
 
@@ -178,7 +197,11 @@ mod tests {
         assert_eq!(known.judge(&call(13, 1, 6)), Verdict::Welcome, "we are the ones behind");
         assert_eq!(known.judge(&Caller::new(2, 11, 110)), Verdict::OtherCluster);
         assert_eq!(known.judge(&Caller { target_id: 99, ..call(11, 110, 5) }), Verdict::WrongTarget);
-        for verdict in [Verdict::Removed, Verdict::Wiped, Verdict::Stranger, Verdict::OtherCluster] {
+        let to = |target_data_dir_id| Caller { target_id: 10, target_data_dir_id, ..call(11, 110, 5) };
+        assert_eq!((known.judge(&to(100)), known.judge(&to(0))), (Verdict::Welcome, Verdict::Welcome));
+        assert_eq!(known.judge(&to(101)), Verdict::WipedHere);
+        assert_eq!(known.judge(&Caller { version: 9, oldest_version: 8, ..call(11, 110, 5) }), Verdict::OtherVersion);
+        for verdict in [Verdict::Removed, Verdict::Wiped, Verdict::WipedHere, Verdict::Stranger, Verdict::OtherCluster] {
             assert_eq!(refused(&refusal(verdict)), Some(verdict));
         }
     }

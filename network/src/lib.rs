@@ -13,23 +13,28 @@ pub mod factory;
 pub mod forward;
 pub mod metrics;
 pub mod pb;
+pub mod presence;
 pub mod service;
 mod snapshot;
 
 pub use caller::Caller;
 pub use channel::{Links, PeerTable, Purpose, Times};
 pub use contact::LeaderContact;
-pub use directory::{Directory, Removed, Verdict};
+pub use directory::{Directory, Expelled, Expulsion, Verdict};
 pub use factory::Factory;
 pub use forward::{Forwarder, Refusals};
 pub use metrics::PeerMetrics;
+pub use presence::Presence;
 pub use service::{Local, Service};
 
 /// Descriptors of `rusd.peer`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/peer_descriptor.bin"));
 
-/// Version of the peer protocol; members of another one refuse each other.
+/// The newest peer protocol this release speaks, which also covers what its log may say.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The oldest one it still speaks; members that have none in common refuse each other.
+pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 
 /// What a member takes in one message, whatever its own `--max-request-bytes`: a smaller flag on one member must not stop its replication.
 pub const RECEIVE_LIMIT_BYTES: usize = 64 << 20;

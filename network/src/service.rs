@@ -2,7 +2,7 @@
 
 use crate::channel::Links;
 use crate::contact::LeaderContact;
-use crate::directory::{self, RateLimit, Verdict};
+use crate::directory::{self, Expulsion, RateLimit, Verdict};
 use crate::pb::raft_internal_server::{RaftInternal, RaftInternalServer};
 use crate::{Caller, RECEIVE_LIMIT_BYTES, Raft, codec, pb, snapshot};
 use futures::{Stream, StreamExt, future};
@@ -30,6 +30,10 @@ pub trait Local: Send + Sync + 'static {
     async fn propose(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal>;
     /// Who this member is.
     fn probe(&self) -> pb::ProbeResponse;
+    /// A ping of a welcome member.
+    fn ping(&self, from: u64) -> pb::PingResponse;
+    /// A membership change, to be made if this member leads.
+    async fn change_member(&self, request: pb::ChangeMemberRequest) -> pb::ChangeMemberResponse;
     /// Keep-alives and times to live, if this member leads.
     async fn leases(&self, request: pb::LeaseForwardRequest) -> Result<pb::LeaseForwardResponse, Status>;
 }
@@ -82,6 +86,9 @@ impl Parts {
         let verdict = self.links.directory.judge(caller);
         if verdict == Verdict::Welcome {
             return Ok(());
+        }
+        if verdict == Verdict::WipedHere {
+            self.links.expelled.set(Expulsion::Wiped);
         }
         if self.complaints.allow(caller.member_id) {
             let (peer, cluster) = (format!("{:x}", caller.member_id), format!("{:x}", caller.cluster_id));
@@ -249,6 +256,16 @@ impl RaftInternal for Service {
             return Err(Status::unavailable("cut off"));
         }
         Ok(Response::new(self.0.local.probe()))
+    }
+
+    async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingResponse>, Status> {
+        let caller = self.0.admit(&request)?;
+        Ok(Response::new(self.0.local.ping(caller.member_id)))
+    }
+
+    async fn change_member(&self, request: Request<pb::ChangeMemberRequest>) -> Result<Response<pb::ChangeMemberResponse>, Status> {
+        self.0.admit(&request)?;
+        Ok(Response::new(self.0.local.change_member(request.into_inner()).await))
     }
 
     async fn lease_forward(&self, request: Request<pb::LeaseForwardRequest>) -> Result<Response<pb::LeaseForwardResponse>, Status> {

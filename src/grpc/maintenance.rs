@@ -84,7 +84,8 @@ impl Maintenance for Api {
         if server.consensus.status().leader != server.identity.member_id {
             return Err(Error::NotLeader.into());
         }
-        server.consensus.transfer_leader(request.into_inner().target_id).await?;
+        let patience = server.config.election_timeout;
+        server.members.hand_over().to(request.into_inner().target_id, patience).await?;
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 

@@ -26,6 +26,7 @@ fn entry(error: &Error) -> Option<(Code, &'static str)> {
         Error::TimeoutLeaderTransfer => (Code::Unknown, "etcdserver: request timed out, leader transfer took too long"),
         Error::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
         Error::NotEnoughStarted => (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members"),
+        Error::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
         Error::LearnerNotReady => (Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader"),
         Error::Storage(_) => return None,
     })
@@ -44,6 +45,7 @@ fn rejected(rejection: &Rejection) -> (Code, &'static str) {
         Rejection::MemberExists => (Code::FailedPrecondition, "etcdserver: member ID already exist"),
         Rejection::PeerUrlExists => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
         Rejection::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+        Rejection::OtherDataDir => (Code::FailedPrecondition, "etcdserver: the data dir is not the one this member joined with"),
         Rejection::MemberNotLearner => (Code::FailedPrecondition, "etcdserver: can only promote a learner member"),
         Rejection::TooManyLearners => (Code::FailedPrecondition, "etcdserver: too many learner members in cluster"),
         Rejection::Auth(rejection) => auth(*rejection),
@@ -162,6 +164,7 @@ mod tests {
             PeerUrlExists,
             MemberNotFound,
             MemberNotLearner,
+            OtherDataDir,
             TooManyLearners,
             Auth(AuthRejection::PermissionDenied),
             Auth(AuthRejection::UserEmpty),

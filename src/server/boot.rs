@@ -4,6 +4,7 @@
 //! bind all ports -> who am I (bootstrap) -> open the store, start Raft, serve peers and metrics (assemble)
 //!   -> the known commit is applied, there is a leader -> publish -> "ready to serve client requests" -> serve clients
 //! SIGTERM -> stop accepting, hand over leadership, let calls end -> close the store -> exit 0
+//! removed from the cluster -> say so, mark the data dir -> stop accepting, let calls end -> close the store -> exit 0
 //! ```
 //!
 //! Two runtimes, so that a client's big LIST never delays a heartbeat: "consensus" has Raft, its peers and this file's waiting,
@@ -22,6 +23,7 @@ use crate::grpc::{Api, ETCD_VERSION};
 use crate::http::{self, serve};
 use crate::metrics::Metrics;
 use axum::Router;
+use rusd_network::Expulsion;
 use rusd_storage::StorageError;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -37,6 +39,8 @@ const FRONT_THREADS: usize = 2;
 const CONSENSUS_THREADS: usize = 2;
 /// How long open calls may go on at a shutdown; watches never end by themselves.
 const DRAIN: Duration = Duration::from_secs(3);
+/// The same for a member that was removed.
+const DRAIN_REMOVED: Duration = Duration::from_millis(500);
 /// How long all tries to hand leadership over may take.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Between two looks at something that has no notification.
@@ -66,8 +70,10 @@ pub enum BootError {
     Retention(#[from] RetentionError),
     #[error("consensus has stopped: {0}")]
     ConsensusStopped(String),
-    #[error("this member was removed from the cluster for ever")]
+    #[error("the member has been permanently removed from the cluster")]
     Removed,
+    #[error("{}", super::bootstrap::wiped(*.0))]
+    Wiped(u64),
 }
 
 /// Runs a member until a signal ends it (`Ok`) or it can't go on.
@@ -127,11 +133,25 @@ async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, 
         result = serve_clients(&member, &listening, client, client_http, &stop) => result,
         error = failure(&member.server) => Err(error),
     };
-    if let Err(error) = &ended {
-        tracing::error!(%error, "this member leaves service");
+    match ended {
+        Err(BootError::Removed) => {
+            // In etcd's words; a member that was removed has done nothing wrong.
+            tracing::warn!(error = %BootError::Removed, "server error");
+            tracing::warn!("data-dir used by this member must be removed");
+            bootstrap::mark_removed(&member.server.config);
+            leave(&member.server, &listening, false, DRAIN_REMOVED).await;
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "this member leaves service");
+            leave(&member.server, &listening, false, DRAIN).await;
+            Err(error)
+        }
+        Ok(()) => {
+            leave(&member.server, &listening, true, DRAIN * 2).await;
+            Ok(())
+        }
     }
-    leave(&member.server, &listening, ended.is_ok()).await;
-    ended
 }
 
 /// Until `stop`.
@@ -153,6 +173,7 @@ async fn serve_clients(
     }
     match publish::publish(server, stop).await {
         Err(PublishError::Stopped) => return Ok(()),
+        Err(PublishError::Wiped) => return Err(BootError::Wiped(server.identity.member_id)),
         published => published?,
     }
     tracing::info!(local_member_id = %format_args!("{:x}", server.identity.member_id), cluster_id = %format_args!("{:x}", server.identity.cluster_id),
@@ -173,26 +194,29 @@ async fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// What takes a member out of service: its store, openraft, or its removal.
+/// What takes a member out of service: its store, openraft, or that it is none any more.
 async fn failure(server: &Server) -> BootError {
-    let (mut store, mut raft, mut removed) =
-        (server.engine.failure(), server.consensus.failure(), server.consensus.links().removed.watch());
+    let (mut store, mut raft, mut expelled) =
+        (server.engine.failure(), server.consensus.failure(), server.consensus.links().expelled.watch());
     tokio::select! {
         Ok(error) = store.wait_for(Option::is_some) => error.clone().map_or(BootError::ConsensusStopped(String::new()), BootError::Storage),
         Ok(error) = raft.wait_for(Option::is_some) => BootError::ConsensusStopped(error.clone().unwrap_or_default()),
-        Ok(_) = removed.wait_for(|removed| *removed) => BootError::Removed,
+        Ok(why) = expelled.wait_for(Option::is_some) => match *why {
+            Some(Expulsion::Wiped) => BootError::Wiped(server.identity.member_id),
+            _ => BootError::Removed,
+        },
         else => BootError::ConsensusStopped("its tasks are gone".into()),
     }
 }
 
-/// Stops accepting, hands over leadership, lets calls end, closes the store.
-async fn leave(server: &Server, listening: &Listening, healthy: bool) {
+/// Stops accepting, hands over leadership, lets calls end for `drain` at most, closes the store.
+async fn leave(server: &Server, listening: &Listening, healthy: bool, drain: Duration) {
     listening.shutdown.cancel();
     listening.tasks.close();
-    if healthy && tokio::time::timeout(HAND_OVER, hand_over(server)).await.is_err() {
-        tracing::warn!("leadership wasn't handed over in time");
+    if healthy {
+        hand_over(server).await;
     }
-    listening.tasks.wait().await;
+    let _ = tokio::time::timeout(drain, listening.tasks.wait()).await;
     server.consensus.shutdown().await;
     let (engine, state) = (server.engine.clone(), server.state.clone());
     let close = move || {
@@ -208,17 +232,14 @@ async fn leave(server: &Server, listening: &Listening, healthy: bool) {
 
 /// So that the others don't have to wait for an election.
 async fn hand_over(server: &Server) {
-    let own = server.identity.member_id;
-    if server.consensus.status().leader != own {
+    let leads = server.consensus.believed_leader() == server.identity.member_id;
+    let others = server.state.members().iter().any(|member| member.id != server.identity.member_id && !member.is_learner);
+    if !leads || !others {
         return;
     }
-    for target in server.state.members().into_iter().filter(|member| member.id != own && !member.is_learner && !member.name.is_empty()) {
-        let to = format!("{:x}", target.id);
-        match tokio::time::timeout(server.config.election_timeout, server.consensus.transfer_leader(target.id)).await {
-            Ok(Ok(())) => return tracing::info!(to, "handed leadership over"),
-            Ok(Err(error)) => tracing::warn!(to, %error, "leadership wasn't handed over"),
-            Err(_) => tracing::warn!(to, "leadership wasn't handed over in time"),
-        }
+    match server.members.hand_over().to_best(HAND_OVER).await {
+        Ok(to) => tracing::info!(to = format!("{to:x}"), "handed leadership over"),
+        Err(error) => tracing::warn!(%error, "leadership wasn't handed over"),
     }
 }
 

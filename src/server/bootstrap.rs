@@ -45,8 +45,10 @@ pub enum BootstrapError {
     DuplicateUrl(String),
     #[error("initial cluster unset and no discovery endpoints found")]
     NoCluster,
-    #[error("member {0:x} has already been bootstrapped")]
+    #[error("{}", bootstrapped(*.0))]
     AlreadyBootstrapped(u64),
+    #[error("the member has been permanently removed from the cluster; data-dir used by this member must be removed: {}", .0.display())]
+    Removed(PathBuf),
     #[error("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs")]
     NoPeerAnswers,
     #[error("error validating peerURLs {0}: member count is unequal")]
@@ -55,6 +57,37 @@ pub enum BootstrapError {
     Unmatched { peers: String, name: String },
     #[error("{} belongs to member {stored:x}, whose peer URLs were {theirs}, but these flags are those of {name:?} ({ours})", path.display())]
     AnotherMembers { path: PathBuf, stored: u64, theirs: String, name: String, ours: String },
+}
+
+/// What to do about a member whose data dir is gone.
+fn again(id: u64) -> String {
+    format!(
+        "If its data dir was lost, this member has forgotten what it promised the others and must not vote under its old id: remove it \
+         (etcdctl member remove {id:x}), add it again (etcdctl member add NAME --peer-urls=URL), and start it with an empty data dir and \
+         --initial-cluster-state=existing"
+    )
+}
+
+/// etcd's sentence, and what to do.
+fn bootstrapped(id: u64) -> String {
+    format!("member {id:x} has already been bootstrapped. {}", again(id))
+}
+
+/// The sentence for a member whose data dir isn't the one that the others know it with.
+pub fn wiped(id: u64) -> String {
+    format!("member {id:x} has been started with another data dir before. {}", again(id))
+}
+
+const REMOVED: &str = "REMOVED";
+
+/// Marks the data dir as that of a member that was removed, so that the next start needs no peer to find out.
+pub fn mark_removed(config: &Config) {
+    let path = member_dir(config).join(REMOVED);
+    let marked =
+        std::fs::write(&path, "this member was removed from the cluster for ever\n").and_then(|()| std::fs::File::open(&path)?.sync_all());
+    if let Err(error) = marked {
+        tracing::warn!(path = %path.display(), %error, "the data dir wasn't marked; peers will tell at the next start");
+    }
 }
 
 /// The directory of all that is ours below the data dir.
@@ -67,6 +100,9 @@ pub async fn identify(config: &Config) -> Result<Stored, BootstrapError> {
     let directory = member_dir(config);
     refuse_foreign(config)?;
     if let Some(stored) = identity::load(&directory)? {
+        if directory.join(REMOVED).exists() {
+            return Err(BootstrapError::Removed(config.data_dir.clone()));
+        }
         refuse_another(config, &directory, &stored)?;
         warn_of_loose_mode(&config.data_dir);
         return Ok(stored);

@@ -10,6 +10,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use rusd_network::{Factory, LeaderContact, Links, Raft};
 use rusd_storage::engine::Engine;
 use rusd_storage::raft::types::{Node, TypeConfig};
@@ -36,6 +37,8 @@ pub struct Consensus {
     vote: Arc<VoteCell>,
     contact: Arc<LeaderContact>,
     links: Arc<Links>,
+    /// What clients may take this member for, by its own record, once it has one; see [`Consensus::set_learner`].
+    learner: Mutex<Option<bool>>,
     data: WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
     view: watch::Sender<View>,
     leader: watch::Sender<u64>,
@@ -50,7 +53,6 @@ struct Times {
     /// How long a leader may go on without a quorum, and a follower without its leader.
     lease: Duration,
     heartbeat: Duration,
-    election: Duration,
 }
 
 /// What openraft believes; changes rarely.
@@ -76,7 +78,7 @@ pub struct RaftStatus {
     pub committed: u64,
     /// Applied index, counted as etcd does.
     pub applied: u64,
-    /// Whether this member is a learner.
+    /// Whether this member is a learner to its clients.
     pub is_learner: bool,
 }
 
@@ -157,7 +159,7 @@ impl Consensus {
     ) -> Result<Arc<Self>, StartError> {
         let raft_config = raft_config(config)?;
         let lease = Duration::from_millis(raft_config.election_timeout_max);
-        let times = Times { lease, heartbeat: config.heartbeat_interval, election: config.election_timeout };
+        let times = Times { lease, heartbeat: config.heartbeat_interval };
         let vote = stores.log_store.vote_cell();
         let raft =
             Raft::new(identity.member_id, Arc::new(raft_config), Factory::new(links.clone()), stores.log_store, stores.state_machine)
@@ -172,6 +174,7 @@ impl Consensus {
             vote,
             contact: Arc::default(),
             links,
+            learner: Mutex::new(None),
             view: watch::Sender::new(first),
             leader: watch::Sender::new(first.leader),
             leader_changes: AtomicU64::new(0),
@@ -223,7 +226,13 @@ impl Consensus {
         drop(data);
         let applied = self.waiters.applied_index();
         let leader = if self.has_leader(&view, acked) { view.leader } else { 0 };
-        RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner: view.learner }
+        let is_learner = self.learner.lock().unwrap_or(view.learner);
+        RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner }
+    }
+
+    /// Tells what this member's record says: one that waits to become a voter is no learner to clients.
+    pub fn set_learner(&self, is_learner: Option<bool>) {
+        *self.learner.lock() = is_learner;
     }
 
     /// openraft.md section 2.3: openraft goes on believing in a leader that is cut off.
@@ -270,26 +279,22 @@ impl Consensus {
         self.failed.subscribe()
     }
 
-    /// Hands leadership to `target` and waits for it, one election timeout as etcd does.
+    /// Whether the member votes, by the membership in effect.
+    pub fn is_voter(&self, id: u64) -> bool {
+        self.raft.voter_ids().any(|voter| voter == id)
+    }
+
+    /// Makes openraft hand leadership to `target` and waits until it leads. There is no way back: see [`super::hand_over`], which is the
+    /// one to call this.
     ///
     /// # Errors
-    /// The target is no voter, this member doesn't lead, or it took too long.
-    pub async fn transfer_leader(&self, target: u64) -> Result<(), Error> {
-        let voter = self.raft.voter_ids().any(|id| id == target);
-        if !voter {
-            return Err(Error::BadLeaderTransferee);
-        }
+    /// It took longer than `patience`; this member takes no writes until somebody leads.
+    pub(super) async fn transfer_leader(&self, target: u64, patience: Duration) -> Result<(), Error> {
         let mut leader = self.watch_leader();
-        let now = *leader.borrow_and_update();
-        if now == target {
-            return Ok(());
-        }
-        if now != self.member_id {
-            return Err(Error::NotLeader);
-        }
         self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
-        match tokio::time::timeout(self.times.election, leader.wait_for(|leader| *leader == target)).await {
-            Ok(Ok(_)) => Ok(()),
+        match tokio::time::timeout(patience, leader.wait_for(|leader| *leader != self.member_id && *leader != 0)).await {
+            Ok(Ok(now)) if *now == target => Ok(()),
+            Ok(Ok(_)) => Err(Error::NotLeader),
             Ok(Err(_)) => Err(Error::Stopped),
             Err(_) => Err(Error::TimeoutLeaderTransfer),
         }

@@ -54,6 +54,9 @@ pub enum Error {
     /// Strict reconfiguration check: too few started.
     #[error("re-configuration failed due to not enough started members")]
     NotEnoughStarted,
+    /// A peer URL that is none, or no peer URL at all.
+    #[error("given member URLs are invalid")]
+    BadMemberUrls,
     /// Promotion of a learner that lags.
     #[error("can only promote a learner member which is in sync with leader")]
     LearnerNotReady,

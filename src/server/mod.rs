@@ -6,10 +6,13 @@ pub mod bootstrap;
 pub mod compactor;
 pub mod consensus;
 pub mod error;
+pub mod hand_over;
 pub mod identity;
 pub mod leadership;
 pub mod lease_routing;
 pub mod leases;
+pub mod members;
+pub mod membership;
 pub mod notify;
 pub mod peers;
 pub mod ports;
@@ -42,4 +45,6 @@ pub struct Server {
     pub propose: propose::Propose,
     /// Linearizable reads.
     pub read: read::Read,
+    /// Membership changes.
+    pub members: Arc<members::Members>,
 }

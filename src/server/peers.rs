@@ -4,13 +4,14 @@ use super::Error;
 use super::consensus::{Consensus, StartError, Stores};
 use super::identity::Identity;
 use super::leases::{LeaderLeases, TimeToLive};
+use super::members::Members;
 use super::propose::Propose;
 use super::read::Read;
 use super::waiters::Waiters;
 use crate::config::Config;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use rusd_network::{Caller, Directory, Links, Local, PeerTable, Purpose, Service, Times, pb};
+use rusd_network::{Caller, Directory, Expulsion, Links, Local, PeerTable, Presence, Purpose, Service, Times, pb};
 use rusd_storage::apply::State;
 use rusd_storage::command::state::LogPosition;
 use rusd_storage::raft::Opened;
@@ -29,6 +30,8 @@ pub struct Started {
     pub propose: Propose,
     /// Linearizable reads.
     pub read: Read,
+    /// Membership changes.
+    pub members: Arc<Members>,
     /// What peers ask this member; give it the leases' clock with [`Member::set_leases`].
     pub member: Arc<Member>,
     /// To be served on the peer ports: `service.into_server()`.
@@ -53,14 +56,28 @@ pub async fn start(
     let table = Arc::new(PeerTable::default());
     table.update(peers, |_| false);
     let links = Links::new(table.clone(), directory.clone(), Times::of(config.election_timeout));
-    tokio::spawn(directory.follow(table));
+    let presence = Presence::new(links.clone(), config.election_timeout);
     let stores = Stores { log_store, state_machine, engine: engine.clone() };
     let consensus = Consensus::start(config, identity, stores, waiters.clone(), links.clone()).await?;
     let propose = Propose::start(config, consensus.clone(), waiters.clone());
-    let read = Read::new(consensus.clone(), waiters, config.request_timeout());
-    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone());
+    let read = Read::new(consensus.clone(), waiters.clone(), config.request_timeout());
+    let members = Members::new(config, state.clone(), consensus.clone(), propose.clone(), waiters, presence.clone());
+    tokio::spawn(directory.follow(consensus.clone()));
+    tokio::spawn(presence.clone().run(consensus.stopping().clone()));
+    tokio::spawn(hurry_after_absence(consensus.clone(), presence.clone()));
+    tokio::spawn(members.clone().promote_pending(consensus.stopping().clone()));
+    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone(), members.clone(), presence);
     let service = Service::new(links, consensus.raft().clone(), member.clone(), engine, consensus.contact());
-    Ok(Started { consensus, propose, read, member, service })
+    Ok(Started { consensus, propose, read, members, member, service })
+}
+
+/// A member that comes back, or comes for the first time, gets its log at once.
+async fn hurry_after_absence(consensus: Arc<Consensus>, presence: Arc<Presence>) {
+    let mut changed = presence.watch();
+    let stop = consensus.stopping().clone();
+    while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
+        consensus.hurry_replication().await;
+    }
 }
 
 /// The applied membership as callers are judged by it, kept so that no call copies member records.
@@ -86,14 +103,20 @@ impl StateDirectory {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Follows the applied members: who they are, and where they live. Ends with the state.
-    pub async fn follow(self: Arc<Self>, table: Arc<PeerTable>) {
+    /// Follows the applied members: who they are, where they live, and what this member is among them. Ends with the state.
+    pub async fn follow(self: Arc<Self>, consensus: Arc<Consensus>) {
         let mut changed = self.state.members_changed();
         loop {
             changed.borrow_and_update();
             self.refresh();
-            let urls = self.state.members().into_iter().map(|member| (member.id, member.peer_urls));
-            table.update(urls, |id| self.state.is_removed(id));
+            let members = self.state.members();
+            let own = members.iter().find(|record| record.id == self.me.member_id);
+            consensus.set_learner(own.map(|record| record.is_learner && !record.pending_voter));
+            let links = consensus.links();
+            links.table.update(members.into_iter().map(|member| (member.id, member.peer_urls)), |id| self.state.is_removed(id));
+            if self.state.is_removed(self.me.member_id) {
+                links.expelled.set(Expulsion::Removed);
+            }
             if changed.changed().await.is_err() {
                 return;
             }
@@ -123,13 +146,23 @@ pub struct Member {
     consensus: Arc<Consensus>,
     propose: Propose,
     read: Read,
+    members: Arc<Members>,
+    presence: Arc<Presence>,
     leases: OnceLock<Arc<dyn LeaderLeases>>,
 }
 
 impl Member {
     /// Answers about leases only after [`Self::set_leases`].
-    pub fn new(identity: Identity, state: Arc<State>, consensus: Arc<Consensus>, propose: Propose, read: Read) -> Arc<Self> {
-        Arc::new(Self { identity, state, consensus, propose, read, leases: OnceLock::new() })
+    pub fn new(
+        identity: Identity,
+        state: Arc<State>,
+        consensus: Arc<Consensus>,
+        propose: Propose,
+        read: Read,
+        members: Arc<Members>,
+        presence: Arc<Presence>,
+    ) -> Arc<Self> {
+        Arc::new(Self { identity, state, consensus, propose, read, members, presence, leases: OnceLock::new() })
     }
 
     /// The clock of this member, which knows whether it leads. Only the first call counts.
@@ -164,6 +197,15 @@ impl Local for Member {
             removed_members: Vec::new(),
             cluster_version: self.state.cluster_version(),
         }
+    }
+
+    fn ping(&self, from: u64) -> pb::PingResponse {
+        self.presence.heard(from);
+        pb::PingResponse { data_dir_id: self.identity.data_dir_id, protocol_version: rusd_network::PROTOCOL_VERSION, disk_is_slow: false }
+    }
+
+    async fn change_member(&self, request: pb::ChangeMemberRequest) -> pb::ChangeMemberResponse {
+        self.members.change_for(request).await
     }
 
     async fn leases(&self, request: pb::LeaseForwardRequest) -> Result<pb::LeaseForwardResponse, Status> {

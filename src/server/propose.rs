@@ -126,9 +126,13 @@ impl Propose {
     }
 
     /// Registers and encodes without proposing: for a membership change, which openraft takes another way.
-    #[allow(dead_code)] // the member room is its user
-    pub(crate) fn prepare(&self, command: proposal::Command) -> Result<(Waiter, Bytes), Error> {
+    pub(super) fn prepare(&self, command: proposal::Command) -> Result<(Waiter, Bytes), Error> {
         self.0.prepare(command, String::new(), 0)
+    }
+
+    /// What a proposal that was handed over answers when its time is up; it was begun at `begin`.
+    pub(super) fn timeout(&self, begin: Instant) -> Error {
+        self.0.timeout(begin)
     }
 
     /// For another member: proposes its encoded proposals, answers with those that were refused or lost.

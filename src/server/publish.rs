@@ -16,6 +16,9 @@ const VERSION_CHECK: Duration = Duration::from_millis(200);
 /// Why a member can't be published, however often it tries.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
+    /// The cluster knows this member with another data dir.
+    #[error("the cluster knows this member with another data dir")]
+    Wiped,
     /// The cluster doesn't know us (any more).
     #[error("the cluster refuses this member: {0}")]
     Refused(Rejection),
@@ -31,11 +34,13 @@ pub async fn publish(server: &Server, cancel: &CancellationToken) -> Result<(), 
         name: server.config.name.clone(),
         client_urls: server.config.advertise_client_urls.clone(),
         data_dir_id: server.identity.data_dir_id,
+        protocol_version: rusd_network::PROTOCOL_VERSION,
     };
     loop {
         let proposal = server.propose.submit(proposal::Command::PublishMember(record.clone()));
         match cancel.run_until_cancelled(proposal).await {
             Some(Ok(_)) => return Ok(()),
+            Some(Err(Error::Rejected(Rejection::OtherDataDir))) => return Err(PublishError::Wiped),
             Some(Err(Error::Rejected(rejection))) => return Err(PublishError::Refused(rejection)),
             None | Some(Err(Error::Stopped)) => return Err(PublishError::Stopped),
             Some(Err(error)) => tracing::warn!(%error, "failed to publish local member to cluster through raft"),

@@ -93,6 +93,9 @@ pub enum Rejection {
     /// No such member.
     #[error("member not found")]
     MemberNotFound,
+    /// A member publishes another data dir than before: it was wiped.
+    #[error("the data dir is not the one this member joined with")]
+    OtherDataDir,
     /// Promotion of a voter.
     #[error("can only promote a learner member")]
     MemberNotLearner,

@@ -17,7 +17,7 @@ use crate::alarm::Alarms;
 use crate::cluster::Cluster;
 use crate::command::proposal::Command;
 use crate::command::state::{self, Delta, delta};
-use crate::command::{AlarmType, ApplyResult, MemberRecord, Proposal, Response};
+use crate::command::{AlarmType, ApplyResult, ChangeMember, MemberRecord, Proposal, Response};
 use crate::error::{Rejection, StorageError};
 use crate::lessor::Lessor;
 use crate::mvcc::Store;
@@ -109,6 +109,13 @@ impl State {
     /// Whether the id was removed for ever.
     pub fn is_removed(&self, id: u64) -> bool {
         self.rooms().cluster.read().is_removed(id)
+    }
+    /// Whether a membership change would be accepted by the records as they are now.
+    ///
+    /// # Errors
+    /// It would be rejected.
+    pub fn would_change(&self, change: &ChangeMember) -> Result<(), Rejection> {
+        self.rooms().cluster.read().clone().change(change).map(drop)
     }
     /// Cluster version, empty before it is decided.
     pub fn cluster_version(&self) -> String {

@@ -73,12 +73,16 @@ impl Cluster {
         if self.members.values().any(taken) { Err(Rejection::PeerUrlExists) } else { Ok(()) }
     }
 
-    /// A member says its name and client URLs.
+    /// A member says its name, its client URLs and what it speaks. The data dir it names first is its own for ever.
     pub fn publish(&mut self, publish: &PublishMember) -> Result<MemberRecord, Rejection> {
         let record = self.members.get_mut(&publish.id).ok_or(Rejection::MemberNotFound)?;
+        if record.data_dir_id != 0 && record.data_dir_id != publish.data_dir_id {
+            return Err(Rejection::OtherDataDir);
+        }
         record.name.clone_from(&publish.name);
         record.client_urls.clone_from(&publish.client_urls);
         record.data_dir_id = publish.data_dir_id;
+        record.protocol_version = publish.protocol_version;
         Ok(record.clone())
     }
 
@@ -135,6 +139,16 @@ mod tests {
 
     fn member(id: u64, url: &str) -> MemberRecord {
         MemberRecord { id, peer_urls: vec![url.into()], is_learner: true, ..MemberRecord::default() }
+    }
+
+    #[test]
+    fn a_wiped_member_cannot_publish() {
+        let mut cluster = Cluster::default();
+        cluster.upsert(member(1, "http://a"));
+        let publish = |data_dir_id| PublishMember { id: 1, name: "one".into(), data_dir_id, ..PublishMember::default() };
+        assert_eq!(cluster.publish(&publish(7)).map(|record| record.data_dir_id), Ok(7));
+        assert_eq!(cluster.publish(&publish(7)).map(|record| record.data_dir_id), Ok(7));
+        assert_eq!(cluster.publish(&publish(8)), Err(Rejection::OtherDataDir));
     }
 
     #[test]

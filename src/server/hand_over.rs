@@ -1,0 +1,106 @@
+//! Leadership changes hands without a gap: to whom, and how.
+//!
+//! Openraft's transfer is a point of no return: from then on this leader takes no writes, whether the other one answers or not, until
+//! somebody has won an election. So nobody is chosen who can't be reached, or who lacks more of the log than a moment's worth.
+
+use super::Error;
+use super::consensus::Consensus;
+use rusd_network::Presence;
+use rusd_storage::apply::State;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Entries that a successor may still lack: it gets them on the way, writes go on coming until the transfer.
+const LACK_MAX: u64 = 1000;
+/// Between two looks whether a successor is ready.
+const POLL: Duration = Duration::from_millis(5);
+
+/// See the module.
+pub struct HandOver {
+    consensus: Arc<Consensus>,
+    state: Arc<State>,
+    presence: Arc<Presence>,
+}
+
+impl HandOver {
+    /// Over a running consensus.
+    pub fn new(consensus: Arc<Consensus>, state: Arc<State>, presence: Arc<Presence>) -> Self {
+        Self { consensus, state, presence }
+    }
+
+    /// To this member; one that isn't ready gets an election timeout to become so, as etcd's.
+    ///
+    /// # Errors
+    /// It is no voter, this member doesn't lead, or it took too long.
+    pub async fn to(&self, target: u64, patience: Duration) -> Result<(), Error> {
+        if !self.consensus.is_voter(target) {
+            return Err(Error::BadLeaderTransferee);
+        }
+        let leader = self.consensus.believed_leader();
+        if leader == target {
+            return Ok(());
+        }
+        if leader != self.consensus.member_id() {
+            return Err(Error::NotLeader);
+        }
+        let deadline = Instant::now() + patience;
+        while !self.is_ready(target) {
+            if Instant::now() >= deadline || self.consensus.believed_leader() != self.consensus.member_id() {
+                return Err(Error::TimeoutLeaderTransfer);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        self.consensus.transfer_leader(target, deadline - Instant::now()).await
+    }
+
+    /// To whoever suits best, trying others if one doesn't take it. Returns who leads then.
+    ///
+    /// # Errors
+    /// Nobody suits, or nobody took it in time.
+    pub async fn to_best(&self, patience: Duration) -> Result<u64, Error> {
+        let deadline = Instant::now() + patience;
+        let mut last = Error::Unhealthy;
+        loop {
+            for target in self.successors() {
+                match self.to(target, patience).await {
+                    Ok(()) => return Ok(target),
+                    Err(Error::NotLeader) => return self.somebody_else(),
+                    Err(error) => last = error,
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(last);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn somebody_else(&self) -> Result<u64, Error> {
+        let leader = self.consensus.believed_leader();
+        if leader != 0 && leader != self.consensus.member_id() { Ok(leader) } else { Err(Error::NotLeader) }
+    }
+
+    /// Other voters that are ready, the best first: whose disk is well, who has most of the log, whose link is oldest.
+    pub fn successors(&self) -> Vec<u64> {
+        let me = self.consensus.member_id();
+        let Some(progress) = self.consensus.progress() else { return Vec::new() };
+        let voters = self.state.members().into_iter().filter(|record| record.id != me && !record.is_learner);
+        let mut ready: Vec<_> = voters
+            .filter(|record| self.is_ready(record.id))
+            .filter_map(|record| {
+                let seen = self.presence.seen(record.id)?;
+                let lack = progress.last.saturating_sub(progress.matched.get(&record.id).copied().unwrap_or(0));
+                Some((seen.disk_is_slow, lack, seen.since, record.id))
+            })
+            .collect();
+        ready.sort_unstable();
+        ready.into_iter().map(|(.., id)| id).collect()
+    }
+
+    fn is_ready(&self, target: u64) -> bool {
+        let Some(progress) = self.consensus.progress() else { return false };
+        let matched = progress.matched.get(&target).copied().unwrap_or(0);
+        self.presence.seen(target).is_some() && matched + LACK_MAX >= progress.last
+    }
+}
