@@ -127,7 +127,7 @@ pub fn of(told: &Told, words: &mut Words<'_>, name: &str) -> Option<Kind> {
             id: words.number(),
             name: words.next().into(),
             client_urls: std::iter::from_fn(|| words.optional().map(Into::into)).collect(),
-            data_dir_id: 0,
+            ..PublishMember::default()
         }),
         "version" => Kind::SetClusterVersion(SetClusterVersion { version: words.next().into() }),
         _ => return None,
