@@ -76,7 +76,7 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// `--quota-backend-bytes`; effective (0 = 2 GiB), `None` = off.
     pub quota_bytes: Option<u64>,
-    /// `--watch-progress-notify-interval`.
+    /// `--watch-progress-notify-interval`; effective (0 = 10 minutes, at least 100 ms).
     pub watch_progress_notify_interval: Duration,
     /// `--compaction-batch-limit`.
     pub compaction_batch_limit: usize,
@@ -128,7 +128,7 @@ impl Config {
             max_learners: count("max-learners"),
             strict_reconfig_check: flags.boolean("strict-reconfig-check"),
             quota_bytes: quota(flags.int("quota-backend-bytes")),
-            watch_progress_notify_interval: flags.duration("watch-progress-notify-interval"),
+            watch_progress_notify_interval: progress_interval(flags.duration("watch-progress-notify-interval")),
             compaction_batch_limit: count("compaction-batch-limit"),
             compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
             auto_compaction_by_revision: flags.text("auto-compaction-mode") == "revision",
@@ -350,6 +350,11 @@ fn quota(flag: i64) -> Option<u64> {
     }
 }
 
+/// 0, which is the default of etcd's library, means 10 minutes; less than 100 ms would be all that a stream does.
+fn progress_interval(flag: Duration) -> Duration {
+    if flag.is_zero() { Duration::from_secs(600) } else { flag.max(Duration::from_millis(100)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,6 +401,14 @@ mod tests {
         assert_eq!(refusal(&["--auto-compaction-mode=x"]), "unknown auto-compaction-mode \"x\"");
         assert!(refusal(&["--listen-peer-urls=https://127.0.0.1:1"]).contains("TLS is not built yet"));
         assert!(refusal(&["--initial-cluster=a"]).contains("URL scheme must be http"));
+    }
+
+    #[test]
+    fn the_progress_interval_is_never_zero() {
+        for (text, millis) in [("0s", 600_000), ("-1s", 600_000), ("1ms", 100), ("5s", 5000), ("10m", 600_000)] {
+            let config = config(&["--watch-progress-notify-interval", text]).expect("a config");
+            assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(millis), "{text}");
+        }
     }
 
     #[test]
