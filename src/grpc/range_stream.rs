@@ -3,7 +3,8 @@
 //! Every message is read when the one before has been taken: the stream holds one chunk. All chunks are of one revision. A first
 //! chunk of 10 keys tells how large keys are here; then the number doubles or halves towards the size of a request.
 //!
-//! The last message alone has header, `more` and `count`; etcd's clients put the pieces together so.
+//! The last message alone has header, `more` and `count`; etcd's clients put the pieces together so. As in a Range, `count` is of the
+//! whole range, whatever the limit.
 
 use super::{Api, blocking, kv};
 use crate::pb::etcdserverpb as pb;
@@ -43,6 +44,8 @@ struct Progress {
     /// What is left; its revision is fixed by the first chunk.
     rest: Range,
     chunk_keys: usize,
+    /// Keys to send at most.
+    limit: i64,
     sent: i64,
     /// Store revision and number of keys, known with the first chunk.
     start: Option<(i64, i64)>,
@@ -51,8 +54,9 @@ struct Progress {
 /// The stream of `range`; reads nothing before it is polled.
 pub fn chunks(api: Api, range: Range) -> Chunks {
     let store = api.server.state.store();
+    let limit = if range.limit > 0 { range.limit } else { i64::MAX };
     let rest = Range { limit: 0, sort_order: 0, sort_target: 0, ..range };
-    let progress = Progress { api, store, rest, chunk_keys: FIRST_CHUNK_KEYS, sent: 0, start: None };
+    let progress = Progress { api, store, rest, chunk_keys: FIRST_CHUNK_KEYS, limit, sent: 0, start: None };
     Box::pin(futures::stream::try_unfold(Some(progress), |progress| async {
         match progress {
             Some(progress) => Ok(Some(progress.next().await?)),
@@ -70,7 +74,7 @@ impl Progress {
             self.rest.revision = start;
         }
         self.sent += kvs.len() as i64;
-        let last = kvs.is_empty() || self.sent >= count;
+        let last = kvs.is_empty() || self.sent >= count.min(self.limit);
         if let Some(kv) = kvs.last() {
             self.rest.key = successor(&kv.key);
         }
@@ -78,6 +82,7 @@ impl Progress {
         if last {
             chunk.header = self.api.header(start);
             chunk.count = count;
+            chunk.more = !self.rest.count_only && self.sent < count;
             return Ok((pb::RangeStreamResponse { range_response: Some(chunk) }, None));
         }
         self.chunk_keys = resized(self.chunk_keys, chunk.encoded_len(), self.api.server.config.max_request_bytes);
@@ -86,10 +91,12 @@ impl Progress {
 
     /// Store revision, keys in the rest of the range, and the next of them.
     async fn read(&self) -> Result<(i64, i64, Vec<KeyValue>), Status> {
-        if self.chunk_keys <= INLINE_CHUNK_KEYS {
-            return Ok(read(&self.store, &self.rest, self.chunk_keys)?);
+        let left = usize::try_from(self.limit - self.sent).unwrap_or(usize::MAX);
+        let keys = self.chunk_keys.min(left);
+        if keys <= INLINE_CHUNK_KEYS {
+            return Ok(read(&self.store, &self.rest, keys)?);
         }
-        let (store, rest, keys) = (self.store.clone(), self.rest.clone(), self.chunk_keys);
+        let (store, rest) = (self.store.clone(), self.rest.clone());
         blocking(move || read(&store, &rest, keys)).await
     }
 }
