@@ -166,11 +166,12 @@ impl Leases {
     /// To be called by the result sink for every applied entry: a grant starts its clock at once. Without it the clock finds new leases
     /// by itself within seconds, which only makes them live longer.
     pub fn observe(&self, result: &ApplyResult) {
-        if let Ok(Response::LeaseGrant { id, ttl_secs, .. }) = result {
-            let mut clock = self.clock.lock();
-            if clock.term.is_some() {
-                clock.start(*id, *ttl_secs, Instant::now() + secs(*ttl_secs), Checkpoint::None);
-            }
+        if let Ok(Response::LeaseGrant { id, ttl_secs, .. }) = result
+            // Asked, not read: the first grant of a term may come before the first tick, and isn't one to extend.
+            && self.current_term().is_some()
+        {
+            let deadline = Instant::now() + secs(*ttl_secs);
+            self.clock.lock().start(*id, *ttl_secs, deadline, Checkpoint::None);
         }
     }
 

@@ -135,6 +135,16 @@ async fn a_lease_ends_when_its_time_is_over_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_grant_of_a_term_is_not_extended() {
+    let scene = Scene::new(Arc::new(Cluster::default()));
+    after(0.1).await;
+    scene.cluster.lead(1);
+    scene.grant(7, 2);
+    after(2.6).await;
+    assert!(!scene.cluster.alive(7), "two seconds and a tick are over");
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_alives_never_touch_the_log() {
     let scene = Scene::leading();
     after(0.1).await;
