@@ -12,6 +12,8 @@ pub const READY: &str = "ready to serve client requests";
 
 /// A member: what it is started with, and its process while it has one.
 pub struct Member {
+    /// The server; rusd unless it is set to something else before the start.
+    pub program: PathBuf,
     /// `--name`.
     pub name: String,
     /// `--data-dir`.
@@ -85,7 +87,8 @@ impl Cluster {
         let (data_dir, log) = (self.root().join(&name), self.root().join(format!("{name}.log")));
         let (client_port, peer_port) = (ports::free(), ports::free());
         let (environment, prefix, process) = (Vec::new(), Vec::new(), None);
-        self.members.push(Member { name, data_dir, client_port, peer_port, flags, environment, prefix, process, log });
+        let program = rusd();
+        self.members.push(Member { program, name, data_dir, client_port, peer_port, flags, environment, prefix, process, log });
         self.members.len() - 1
     }
 
@@ -115,10 +118,10 @@ impl Cluster {
         let mut command = match it.prefix.split_first() {
             Some((first, rest)) => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(rusd());
+                command.args(rest).arg(&it.program);
                 command
             }
-            None => Command::new(rusd()),
+            None => Command::new(&it.program),
         };
         command
             .args([format!("--name={}", it.name), format!("--data-dir={}", it.data_dir.display())])
