@@ -5,10 +5,14 @@ use super::process::{Ended, Process};
 use super::{eventually, ports, rusd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// The line after which a member serves.
 pub const READY: &str = "ready to serve client requests";
+
+/// See [`Member::setup`].
+pub type Setup = Arc<dyn Fn(&mut Command) + Send + Sync>;
 
 /// A member: what it is started with, and its process while it has one.
 pub struct Member {
@@ -18,6 +22,8 @@ pub struct Member {
     pub name: String,
     /// `--data-dir`.
     pub data_dir: PathBuf,
+    /// Where it listens: 127.0.0.1, unless it lives in a network of its own.
+    pub host: String,
     /// The client port.
     pub client_port: u16,
     /// The peer port.
@@ -28,20 +34,22 @@ pub struct Member {
     pub environment: Vec<(String, String)>,
     /// Words before the server's own, such as `ip netns exec x`.
     pub prefix: Vec<String>,
+    /// What else is done to the command before it starts.
+    pub setup: Option<Setup>,
     /// The child; `None` = never started, or killed.
     pub process: Option<Process>,
     log: PathBuf,
 }
 
 impl Member {
-    /// `http://127.0.0.1:CLIENT_PORT`.
+    /// `http://HOST:CLIENT_PORT`.
     pub fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:{}", self.host, self.client_port)
     }
 
-    /// `http://127.0.0.1:PEER_PORT`.
+    /// `http://HOST:PEER_PORT`.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}:{}", self.host, self.peer_port)
     }
 
     /// The child; panics if there is none.
@@ -86,9 +94,11 @@ impl Cluster {
         let flags = flags.iter().map(ToString::to_string).collect();
         let (data_dir, log) = (self.root().join(&name), self.root().join(format!("{name}.log")));
         let (client_port, peer_port) = (ports::free(), ports::free());
+        let (host, setup) = ("127.0.0.1".to_string(), None);
         let (environment, prefix, process) = (Vec::new(), Vec::new(), None);
         let program = rusd();
-        self.members.push(Member { program, name, data_dir, client_port, peer_port, flags, environment, prefix, process, log });
+        let member = Member { program, name, data_dir, host, client_port, peer_port, flags, environment, prefix, setup, process, log };
+        self.members.push(member);
         self.members.len() - 1
     }
 
@@ -130,6 +140,9 @@ impl Cluster {
             .arg(format!("--initial-cluster={}", self.initial_cluster))
             .args(&it.flags)
             .envs(it.environment.iter().cloned());
+        if let Some(setup) = &it.setup {
+            setup(&mut command);
+        }
         command
     }
 

@@ -1,211 +1,175 @@
-//! Clients: each runs one operation after another against random members and records what it saw.
+//! What clients do: each runs one operation after another against random members. All choices follow from its seed.
 
-use crate::harness;
-use crate::history::{Answer, Call, Operation, Version};
+use crate::checker::PREFIX;
+use crate::history::{Answer, Call, Compare, Done, Op, Version};
+use crate::search::{SLOTS, key};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use rusd::pb::etcdserverpb::kv_client::KvClient;
-use rusd::pb::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op, response_op,
-};
-use rusd::pb::mvccpb::KeyValue;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tonic::transport::Channel;
-use tonic::{Code, Status};
 
-/// How many keys the clients fight over.
-pub const KEYS: usize = 6;
-/// All keys share this prefix, and nothing else of the store has it.
-pub const PREFIX: &str = "lin/";
+/// Groups of keys that clients fight over.
+pub const GROUPS: usize = 3;
 
-/// What all clients of a run share.
-pub struct Shared {
-    /// Client URLs, one per member.
-    pub endpoints: Vec<String>,
-    /// Set to end the run.
-    pub stop: AtomicBool,
-    /// The recorded history.
-    pub history: Mutex<Vec<Operation>>,
-    /// Newest revision any client has seen.
-    pub newest: AtomicI64,
-    /// Microseconds (of `begun`) of the last acknowledged write, and the longest pause between two.
-    pub last_write: AtomicU64,
-    /// Longest pause between acknowledged writes, microseconds.
-    pub longest_gap: AtomicU64,
-    begun: Instant,
+/// What a client draws its operations from.
+pub struct Chooser {
+    random: StdRng,
+    client: usize,
+    sequence: u64,
+    /// Values of up to so many bytes, now and then.
+    value_bytes_max: usize,
+    /// What the client believes to be there.
+    known: BTreeMap<String, Version>,
 }
 
-impl Shared {
-    /// A run about to begin.
-    pub fn new(endpoints: Vec<String>) -> Arc<Self> {
-        Arc::new(Self {
-            endpoints,
-            stop: AtomicBool::new(false),
-            history: Mutex::default(),
-            newest: AtomicI64::new(1),
-            last_write: AtomicU64::new(0),
-            longest_gap: AtomicU64::new(0),
-            begun: Instant::now(),
-        })
+impl Chooser {
+    /// A client's.
+    pub fn new(random: StdRng, client: usize, value_bytes_max: usize) -> Self {
+        Self { random, client, sequence: 0, value_bytes_max, known: BTreeMap::new() }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_micros()).expect("a run is short")
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.random.random_range(0..end)
     }
 
-    fn record(&self, operation: Operation) {
-        let revision = match &operation.answer {
-            Answer::Written { revision, .. } => {
-                let before = self.last_write.swap(operation.end, Ordering::Relaxed);
-                self.longest_gap.fetch_max(operation.end.saturating_sub(before), Ordering::Relaxed);
-                *revision
+    /// A unique value.
+    fn value(&mut self) -> String {
+        self.sequence += 1;
+        let mut value = format!("{}-{}", self.client, self.sequence);
+        if self.value_bytes_max > 0 && self.below(10) == 0 {
+            let padding = self.below(self.value_bytes_max);
+            value.push_str(&".".repeat(padding));
+        }
+        value
+    }
+
+    fn put(&mut self, key: String) -> Op {
+        let value = self.value();
+        Op::Put { key, value }
+    }
+
+    /// The next operation. `newest` is the newest revision anybody has seen, `compactable` the newest that may be compacted.
+    pub fn choose(&mut self, newest: i64, compactable: i64) -> Call {
+        let group = self.below(GROUPS);
+        let slot = self.below(SLOTS);
+        let one = key(group, slot);
+        match self.below(1000) {
+            0..250 => plain(self.put(one)),
+            250..310 => plain(Op::Delete { from: one, to: None }),
+            310..340 => plain(Op::Delete { from: key(group, slot), to: Some(key(group, SLOTS)) }),
+            340..540 => self.txn(group, one),
+            540..600 => self.get(&one),
+            600..700 => self.range(group, 0, false),
+            700..840 => self.whole(0, false),
+            840..940 => self.range(group, 0, true),
+            940..996 => {
+                let revision = self.random.random_range((newest - 50).max(1)..=newest);
+                let serializable = self.below(3) == 0;
+                self.range(group, revision, serializable)
             }
-            Answer::NotWritten { revision } => *revision,
-            Answer::Read { header, .. } => *header,
-            _ => 0,
-        };
-        self.newest.fetch_max(revision, Ordering::Relaxed);
-        self.history.lock().expect("no panic while held").push(operation);
-    }
-}
-
-/// A channel with short time limits.
-pub fn channel(url: &str) -> Channel {
-    harness::client::channel(url, Duration::from_secs(4))
-}
-
-/// Runs one client until `stop`; its choices follow from `seed`.
-pub async fn client(shared: Arc<Shared>, number: usize, seed: u64) {
-    let mut random = StdRng::seed_from_u64(seed.wrapping_add(number as u64 * 7919));
-    let mut members: Vec<KvClient<Channel>> = shared.endpoints.iter().map(|url| KvClient::new(channel(url))).collect();
-    let mut known: BTreeMap<String, i64> = BTreeMap::new();
-    let mut sequence = 0u64;
-    while !shared.stop.load(Ordering::Relaxed) {
-        sequence += 1;
-        let member = random.random_range(0..members.len());
-        let call = choose(&mut random, number, sequence, &known, shared.newest.load(Ordering::Relaxed));
-        let start = shared.now();
-        let answer = perform(&mut members[member], &call).await;
-        let end = if answer == Answer::Unknown { u64::MAX } else { shared.now() };
-        learn(&mut known, &call, &answer);
-        let failed = matches!(answer, Answer::Unknown | Answer::Refused);
-        shared.record(Operation { client: number, member, start, end, call, answer });
-        // A refusal by a dead member is instant: don't spin on it. A pause of the load, not a wait for a condition.
-        let pause = if failed { 20 } else { random.random_range(0..6) };
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-}
-
-fn choose(random: &mut StdRng, client: usize, sequence: u64, known: &BTreeMap<String, i64>, newest: i64) -> Call {
-    let key = format!("{PREFIX}{}", random.random_range(0..KEYS));
-    let value = format!("{client}-{sequence}");
-    match random.random_range(0..100) {
-        0..35 => Call::Put { key, value },
-        35..45 => Call::Delete { key },
-        45..60 => {
-            let expected = known.get(&key).copied().unwrap_or(0);
-            Call::CompareAndSwap { key, expected, value }
+            _ if compactable > 1 => {
+                let revision = self.random.random_range((compactable - 20).max(1)..=compactable);
+                Call::Compact { revision, physical: self.below(2) == 0 }
+            }
+            _ => self.whole(0, true),
         }
-        60..85 => Call::Range { revision: 0, serializable: false },
-        85..93 => Call::Range { revision: 0, serializable: true },
-        _ => Call::Range { revision: random.random_range((newest - 50).max(1)..=newest), serializable: false },
     }
-}
 
-fn learn(known: &mut BTreeMap<String, i64>, call: &Call, answer: &Answer) {
-    match (call, answer) {
-        (Call::Put { key, .. } | Call::CompareAndSwap { key, .. }, Answer::Written { revision, .. }) => {
-            known.insert(key.clone(), *revision);
+    fn txn(&mut self, group: usize, one: String) -> Call {
+        let mut compares = vec![self.compare(&one)];
+        let mut success = vec![self.put(one.clone())];
+        let mut failure = Vec::new();
+        let other = key(group, self.below(SLOTS));
+        if other != one {
+            match self.below(6) {
+                0 => success.push(self.put(other.clone())),
+                1 => success.push(Op::Delete { from: other.clone(), to: None }),
+                2 => success.insert(0, Op::Get { key: other.clone() }),
+                3 => compares.push(self.compare(&other)),
+                _ => {}
+            }
         }
-        (Call::Range { revision: 0, .. }, Answer::Read { contents, .. }) => {
-            *known = contents.iter().map(|(key, version)| (key.clone(), version.mod_revision)).collect();
+        match self.below(8) {
+            0 => failure.push(self.put(other)),
+            1 => failure.push(Op::Get { key: other }),
+            2 => failure.push(Op::Delete { from: key(group, 0), to: Some(key(group, SLOTS)) }),
+            3 => compares.clear(),
+            _ => {}
         }
-        _ => {}
+        Call::Write { plain: false, compares, success, failure }
+    }
+
+    fn compare(&mut self, key: &str) -> Compare {
+        let key = key.to_string();
+        let known = self.known.get(&key).cloned();
+        match (self.below(3), known) {
+            (0, Some(version)) => Compare::Value { key, value: version.value },
+            (0, None) => Compare::Exists { key, exists: false },
+            (1, known) if self.below(3) == 0 => Compare::Exists { key, exists: known.is_some() },
+            (_, Some(version)) => Compare::ModRevision { key, revision: version.mod_revision, believed: Some(version.value) },
+            (_, None) => Compare::ModRevision { key, revision: 0, believed: None },
+        }
+    }
+
+    fn get(&mut self, key: &str) -> Call {
+        Call::Range { from: key.to_string(), to: format!("{key}\0"), revision: 0, serializable: self.below(3) == 0, limit: 0 }
+    }
+
+    fn range(&mut self, group: usize, revision: i64, serializable: bool) -> Call {
+        let from = key(group, self.below(SLOTS));
+        let limit = i64::from(self.below(3) == 0);
+        Call::Range { from, to: key(group, SLOTS), revision, serializable, limit }
+    }
+
+    fn whole(&mut self, revision: i64, serializable: bool) -> Call {
+        Call::Range { from: PREFIX.into(), to: after_prefix(), revision, serializable, limit: 0 }
+    }
+
+    /// Takes in what an answer tells of the present.
+    pub fn learn(&mut self, call: &Call, answer: &Answer) {
+        match (call, answer) {
+            (Call::Range { from, to, revision: 0, .. }, Answer::Read { kvs, more: false, .. }) => {
+                self.known.retain(|key, _| !(from..to).contains(&key));
+                self.known.extend(kvs.iter().cloned());
+            }
+            (Call::Write { success, failure, .. }, Answer::Wrote { revision, succeeded, done }) => {
+                for (op, done) in if *succeeded { success } else { failure }.iter().zip(done) {
+                    self.learn_one(op, done, *revision);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_one(&mut self, op: &Op, done: &Done, revision: i64) {
+        match (op, done) {
+            (Op::Put { key, value }, Done::Put(before)) => {
+                let create_revision = before.as_ref().map_or(revision, |before| before.create_revision);
+                let version = before.as_ref().map_or(0, |before| before.version) + 1;
+                let now = Version { value: value.clone(), create_revision, mod_revision: revision, version };
+                self.known.insert(key.clone(), now);
+            }
+            (Op::Get { key }, Done::Got(Some(version))) => {
+                self.known.insert(key.clone(), version.clone());
+            }
+            (Op::Get { key }, Done::Got(None)) => {
+                self.known.remove(key);
+            }
+            (_, Done::Deleted(keys)) => keys.iter().for_each(|(key, _)| {
+                self.known.remove(key);
+            }),
+            _ => {}
+        }
     }
 }
 
-async fn perform(member: &mut KvClient<Channel>, call: &Call) -> Answer {
-    let result = match call {
-        Call::Put { key, value } => put(member, key, value).await,
-        Call::Delete { key } => delete(member, key).await,
-        Call::CompareAndSwap { key, expected, value } => swap(member, key, *expected, value).await,
-        Call::Range { revision, serializable } => range(member, *revision, *serializable).await,
-    };
-    let reads = matches!(call, Call::Range { .. });
-    result.unwrap_or_else(|status| if reads || never_tried(&status) { Answer::Refused } else { Answer::Unknown })
+fn plain(op: Op) -> Call {
+    Call::Write { plain: true, compares: vec![], success: vec![op], failure: vec![] }
 }
 
-/// Refusals that promise no effect. Everything else leaves a write's fate open.
-fn never_tried(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::ResourceExhausted)
-        || status.message() == "etcdserver: too many requests"
-        || status.message() == "etcdserver: no leader"
-}
-
-async fn put(member: &mut KvClient<Channel>, key: &str, value: &str) -> Result<Answer, Status> {
-    let request = PutRequest { key: key.to_string().into(), value: value.to_string().into(), prev_kv: true, ..Default::default() };
-    let response = member.put(request).await?.into_inner();
-    Ok(Answer::Written { revision: header(response.header)?, previous: response.prev_kv.map(version) })
-}
-
-async fn delete(member: &mut KvClient<Channel>, key: &str) -> Result<Answer, Status> {
-    let request = DeleteRangeRequest { key: key.to_string().into(), prev_kv: true, ..Default::default() };
-    let response = member.delete_range(request).await?.into_inner();
-    let revision = header(response.header)?;
-    if response.deleted == 0 {
-        return Ok(Answer::NotWritten { revision });
-    }
-    Ok(Answer::Written { revision, previous: response.prev_kvs.into_iter().next().map(version) })
-}
-
-async fn swap(member: &mut KvClient<Channel>, key: &str, expected: i64, value: &str) -> Result<Answer, Status> {
-    let put = PutRequest { key: key.to_string().into(), value: value.to_string().into(), prev_kv: true, ..Default::default() };
-    let request = TxnRequest {
-        compare: vec![Compare {
-            result: compare::CompareResult::Equal as i32,
-            target: compare::CompareTarget::Mod as i32,
-            key: key.to_string().into(),
-            target_union: Some(compare::TargetUnion::ModRevision(expected)),
-            ..Default::default()
-        }],
-        success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
-        failure: vec![],
-    };
-    let response = member.txn(request).await?.into_inner();
-    let revision = header(response.header)?;
-    if !response.succeeded {
-        return Ok(Answer::NotWritten { revision });
-    }
-    let previous = response.responses.into_iter().find_map(|op| match op.response {
-        Some(response_op::Response::ResponsePut(put)) => put.prev_kv.map(version),
-        _ => None,
-    });
-    Ok(Answer::Written { revision, previous })
-}
-
-async fn range(member: &mut KvClient<Channel>, revision: i64, serializable: bool) -> Result<Answer, Status> {
-    let request = all_keys(revision, serializable);
-    let response = member.range(request).await?.into_inner();
-    Ok(Answer::Read { header: header(response.header)?, contents: contents(response.kvs) })
-}
-
-/// A range over all keys of the run.
-pub fn all_keys(revision: i64, serializable: bool) -> RangeRequest {
-    RangeRequest { key: PREFIX.into(), range_end: "lin0".into(), revision, serializable, ..Default::default() }
-}
-
-/// Keys and versions of a range answer.
-pub fn contents(kvs: Vec<KeyValue>) -> BTreeMap<String, Version> {
-    kvs.into_iter().map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), version(kv))).collect()
-}
-
-fn version(kv: KeyValue) -> Version {
-    Version { value: String::from_utf8_lossy(&kv.value).into_owned(), mod_revision: kv.mod_revision }
-}
-
-fn header(header: Option<rusd::pb::etcdserverpb::ResponseHeader>) -> Result<i64, Status> {
-    header.map(|header| header.revision).ok_or_else(|| Status::internal("an answer without a header"))
+/// The end of the range of all keys.
+pub fn after_prefix() -> String {
+    let mut end = PREFIX.trim_end_matches('/').to_string();
+    end.push('0');
+    end
 }
