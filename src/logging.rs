@@ -4,6 +4,7 @@
 //! formatter of our own. An event field `fatal` makes the level `fatal`, which tracing lacks.
 
 use crate::config::Flags;
+use crate::config::value::system_text;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -37,8 +38,12 @@ pub enum LoggingError {
     Format(String),
     #[error("multi logoutput for \"default\" is not supported yet")]
     SeveralWithDefault,
-    #[error("can't open the log output {path}: {error}")]
+    #[error("open sink {path:?}: open {path}: {}", system_text(.error))]
     Open { path: String, error: io::Error },
+    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
+    RotationNeedsFile,
+    #[error("improperly formatted log rotation config: {0}")]
+    Rotation(String),
 }
 
 /// What the flags ask for.
@@ -68,6 +73,9 @@ impl Logging {
             "console" => false,
             other => return Err(LoggingError::Format(other.into())),
         };
+        if flags.boolean("enable-log-rotation") {
+            check_rotation(flags.text("log-outputs"), flags.text("log-rotation-config-json"))?;
+        }
         Ok(Self { level, json, sinks: sinks(flags.text("log-outputs"))? })
     }
 
@@ -96,14 +104,19 @@ fn level(text: &str) -> Result<LevelFilter, LoggingError> {
     })
 }
 
+fn check_rotation(outputs: &str, config: &str) -> Result<(), LoggingError> {
+    if outputs.contains(',') || matches!(outputs, "" | "default" | "stderr" | "stdout" | "systemd/journal") {
+        return Err(LoggingError::RotationNeedsFile);
+    }
+    let read = serde_json::from_str::<Map<String, Value>>(config);
+    read.map(drop).map_err(|error| LoggingError::Rotation(error.to_string()))
+}
+
 fn sinks(outputs: &str) -> Result<Vec<Sink>, LoggingError> {
-    let mut names: Vec<&str> = outputs.split(',').filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&str> = outputs.split(',').collect();
     names.dedup();
     if names.len() > 1 && names.contains(&"default") {
         return Err(LoggingError::SeveralWithDefault);
-    }
-    if names.is_empty() {
-        names.push("default");
     }
     names.into_iter().map(Sink::open).collect()
 }
@@ -316,6 +329,7 @@ mod tests {
         assert_eq!(refusal("--log-level=foo"), "unrecognized level: \"foo\"");
         assert_eq!(refusal("--log-format=foo"), "unknown log format: foo, supported values json, console");
         assert_eq!(refusal("--log-outputs=default,stdout"), "multi logoutput for \"default\" is not supported yet");
-        assert!(refusal("--log-outputs=/nowhere/at/all").starts_with("can't open the log output"));
+        assert_eq!(refusal("--log-outputs=/nowhere/at"), "open sink \"/nowhere/at\": open /nowhere/at: no such file or directory");
+        assert_eq!(refusal("--log-outputs="), "open sink \"\": open : no such file or directory");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | outcome | stdout | stderr | code |
 //! |---|---|---|---|
-//! | `--help`, `--version` | the text | | 0 |
+//! | `--help`, `--version` | the text | usage, with `--help` | 0 |
 //! | a flag or value that Go's `flag` refuses | | its sentence, a usage hint | 2 |
 //! | flags that contradict each other, or can't be honoured | | a log line `failed to verify flags` | 1 |
 //! | a member that can't start or go on | | a log line of level `fatal` | 1 |
@@ -12,8 +12,9 @@
 mod help;
 
 use crate::config::{Config, Flags, ParseError, flags};
-use crate::logging::Logging;
+use crate::logging::{Logging, LoggingError};
 use crate::server::boot::{self, BootError};
+use crate::server::bootstrap::BootstrapError;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -30,7 +31,8 @@ pub fn main() -> ExitCode {
     match Flags::read(&arguments, &environment) {
         Ok(flags) => serve(&flags),
         Err(ParseError::Help) => {
-            print!("{}{}", help::USAGE, help::flags());
+            eprint!("{}", help::USAGE);
+            print!("{}", help::flags());
             ExitCode::SUCCESS
         }
         Err(ParseError::Version) => {
@@ -42,6 +44,10 @@ pub fn main() -> ExitCode {
             ExitCode::from(MISUSED)
         }
         Err(ParseError::Config(sentence)) => refuse(&sentence),
+        Err(ParseError::Bare(sentence)) => {
+            eprintln!("{sentence}");
+            ExitCode::from(FAILED)
+        }
         Err(ref error @ ParseError::Conflict { ref variable }) => {
             Logging::early().install();
             tracing::error!(fatal = true, environment_variable = variable, "{error}");
@@ -60,6 +66,11 @@ fn refuse(sentence: &str) -> ExitCode {
 fn serve(flags: &Flags) -> ExitCode {
     match Logging::new(flags) {
         Ok(logging) => logging.install(),
+        // The one bad value that etcd finds too late to call it one; its code is that of a bad value all the same.
+        Err(error @ LoggingError::Level(_)) => {
+            eprintln!("{error}");
+            return ExitCode::from(MISUSED);
+        }
         Err(error) => return refuse(&error.to_string()),
     }
     for notice in &flags.notices {
@@ -70,6 +81,10 @@ fn serve(flags: &Flags) -> ExitCode {
     }
     let config = match Config::new(flags) {
         Ok(config) => config,
+        Err(error) if error.ends_start() => {
+            tracing::error!(fatal = true, %error, "discovery failed");
+            return ExitCode::from(FAILED);
+        }
         Err(error) => return refuse(&error.to_string()),
     };
     warn_of_defaults(flags, &config);
@@ -79,7 +94,11 @@ fn serve(flags: &Flags) -> ExitCode {
         Err(error) => {
             match error {
                 // etcd says so of everything that keeps a member from starting.
-                BootError::Port(_) | BootError::Bootstrap(_) => tracing::error!(fatal = true, %error, "discovery failed"),
+                BootError::Port(ref port) => tracing::error!(fatal = true, flag = port.flag, %error, "discovery failed"),
+                BootError::Bootstrap(BootstrapError::Unreadable { ref path, .. }) => {
+                    tracing::error!(fatal = true, dir = %path.display(), %error, "failed to list data directory");
+                }
+                BootError::Bootstrap(_) => tracing::error!(fatal = true, %error, "discovery failed"),
                 _ => tracing::error!(fatal = true, %error, "the member can't go on"),
             }
             ExitCode::from(FAILED)

@@ -29,6 +29,8 @@ pub enum Kind {
     Duration,
     /// URLs separated by commas, or empty.
     Urls,
+    /// `*` or URLs, separated by commas.
+    Origins,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// `Gate=true,Other=false`.

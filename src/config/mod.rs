@@ -6,14 +6,20 @@
 //!
 //! Nothing below this room knows a flag's text.
 
+mod addresses;
+mod error;
 pub mod file;
 pub mod flags;
 pub mod parse;
+pub mod retention;
 pub mod urls;
 pub mod value;
 
+pub use error::ConfigError;
 pub use parse::{Flags, Notice, ParseError};
+pub use retention::Retention;
 
+use addresses::Addresses;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -24,6 +30,8 @@ const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 /// etcd's maxElectionMs.
 const ELECTION_MAX_MS: u64 = 50_000;
+/// etcd's snapshot count when the flag says 0.
+const SNAPSHOT_COUNT_DEFAULT: u64 = 10_000;
 /// etcd's quota when the flag says 0.
 const QUOTA_DEFAULT_BYTES: u64 = 2 << 30;
 
@@ -82,10 +90,8 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// `--compaction-sleep-interval`.
     pub compaction_sleep_interval: Duration,
-    /// `--auto-compaction-mode` = revision (else periodic).
-    pub auto_compaction_by_revision: bool,
-    /// `--auto-compaction-retention`; a duration or a count of revisions, raw.
-    pub auto_compaction_retention: String,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`.
+    pub auto_compaction: Retention,
     /// `--wal-dir`: nothing of ours lies there, but an etcd's log may.
     pub wal_dir: Option<PathBuf>,
     /// `--rusd-memory-budget`: resident values, bytes (ours).
@@ -120,19 +126,18 @@ impl Config {
             heartbeat_interval: Duration::from_millis(flags.uint("heartbeat-interval")),
             election_timeout: Duration::from_millis(flags.uint("election-timeout")),
             pre_vote: flags.boolean("pre-vote"),
-            snapshot_count: flags.uint("snapshot-count"),
+            snapshot_count: or_default(flags.uint("snapshot-count"), SNAPSHOT_COUNT_DEFAULT),
             snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
             max_request_bytes: size("max-request-bytes"),
             max_txn_ops: size("max-txn-ops"),
-            max_concurrent_streams: u32::try_from(flags.uint("max-concurrent-streams")).unwrap_or(u32::MAX),
+            max_concurrent_streams: or_default(u32::try_from(flags.uint("max-concurrent-streams")).unwrap_or(u32::MAX), u32::MAX),
             max_learners: count("max-learners"),
             strict_reconfig_check: flags.boolean("strict-reconfig-check"),
             quota_bytes: quota(flags.int("quota-backend-bytes")),
             watch_progress_notify_interval: progress_interval(flags.duration("watch-progress-notify-interval")),
             compaction_batch_limit: count("compaction-batch-limit"),
             compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
-            auto_compaction_by_revision: flags.text("auto-compaction-mode") == "revision",
-            auto_compaction_retention: flags.text("auto-compaction-retention").into(),
+            auto_compaction: auto_compaction(flags)?,
             wal_dir: Some(flags.text("wal-dir")).filter(|text| !text.is_empty()).map(PathBuf::from),
             memory_budget_bytes: flags.uint("rusd-memory-budget"),
             name,
@@ -142,145 +147,6 @@ impl Config {
     /// etcd's ReqTimeout: 5 s + 2 election timeouts.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
-    }
-}
-
-/// Why these flags can't go together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum ConfigError {
-    #[error("{0}")]
-    NotBuilt(String),
-    #[error("{0}")]
-    Bind(String),
-    #[error("--advertise-client-urls is required when --listen-client-urls is set explicitly")]
-    AdvertiseClientUnset,
-    #[error("--{0} needs at least one URL")]
-    NoUrl(&'static str),
-    #[error("--{flag}={url}: {what} is not built yet in this version of rusd")]
-    UrlNotBuilt { flag: &'static str, url: String, what: &'static str },
-    #[error("--initial-advertise-peer-urls {0:?} must be \"host:port\" (unexpected empty host ({1}))")]
-    EmptyPeerHost(String, String),
-    #[error("--initial-cluster: {0}")]
-    Cluster(#[from] urls::UrlError),
-    #[error("--{0} must be >0 (set to 0ms)")]
-    ZeroTime(&'static str),
-    #[error("--election-timeout[{0}ms] should be at least as 5 times as --heartbeat-interval[{1}ms]")]
-    ElectionTooShort(u64, u64),
-    #[error("--election-timeout[{0}ms] is too long, and should be set less than 50000ms")]
-    ElectionTooLong(u64),
-    #[error("--compact-hash-check-time must be >0 (set to {0})")]
-    CompactHashCheckTime(String),
-    #[error("undefined auto-compaction-mode")]
-    NoCompactionMode,
-    #[error("unknown auto-compaction-mode {0:?}")]
-    CompactionMode(String),
-    #[error("error parsing CompactionRetention: time: invalid duration {0:?}")]
-    CompactionRetention(String),
-    #[error("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")]
-    PersistWithoutCheckpoint,
-    #[error("unexpected TLS version {0:?}")]
-    TlsVersion(String),
-    #[error("--discovery-fallback can't be configured as \"proxy\": the v2 proxy is deprecated")]
-    Fallback,
-    #[error("--{0} must be > 0")]
-    Zero(&'static str),
-}
-
-/// All URL flags, checked.
-struct Addresses {
-    listen_peer: Vec<Address>,
-    listen_client: Vec<Address>,
-    listen_http: Vec<Address>,
-    listen_metrics: Vec<Address>,
-    advertise_peer: Vec<Address>,
-    advertise_client: Vec<Address>,
-}
-
-impl Addresses {
-    fn new(flags: &Flags) -> Result<Self, ConfigError> {
-        let mut all = Self {
-            listen_peer: listen(flags, "listen-peer-urls")?,
-            listen_client: listen(flags, "listen-client-urls")?,
-            listen_http: listen(flags, "listen-client-http-urls")?,
-            listen_metrics: listen(flags, "listen-metrics-urls")?,
-            advertise_peer: flags.urls("initial-advertise-peer-urls"),
-            advertise_client: flags.urls("advertise-client-urls"),
-        };
-        if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
-            return Err(ConfigError::AdvertiseClientUnset);
-        }
-        all.check_advertised()?;
-        all.replace_default_hosts();
-        Ok(all)
-    }
-
-    fn check_advertised(&self) -> Result<(), ConfigError> {
-        let lists = [
-            ("listen-peer-urls", &self.listen_peer),
-            ("listen-client-urls", &self.listen_client),
-            ("initial-advertise-peer-urls", &self.advertise_peer),
-            ("advertise-client-urls", &self.advertise_client),
-        ];
-        if let Some((flag, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
-            return Err(ConfigError::NoUrl(flag));
-        }
-        for address in &self.advertise_peer {
-            if let Some(what) = unbuilt_for_peers(&address.url) {
-                return Err(ConfigError::UrlNotBuilt { flag: "initial-advertise-peer-urls", url: address.text.clone(), what });
-            }
-            if address.url.host_str().is_none_or(str::is_empty) {
-                return Err(ConfigError::EmptyPeerHost(urls::texts(&self.advertise_peer).join(","), address.text.clone()));
-            }
-        }
-        if let Some(address) = self.listen_peer.iter().find(|address| urls::is_unix(&address.url)) {
-            let what = "peer traffic over a socket file";
-            return Err(ConfigError::UrlNotBuilt { flag: "listen-peer-urls", url: address.text.clone(), what });
-        }
-        Ok(())
-    }
-
-    /// Who listens on 0.0.0.0 and advertises nothing of its own can't mean localhost: it gets this machine's address, as with etcd.
-    fn replace_default_hosts(&mut self) {
-        let Some(host) = default_host() else { return };
-        replace_default_host(&self.listen_peer, &mut self.advertise_peer, DEFAULT_PEER_URL, &host);
-        replace_default_host(&self.listen_client, &mut self.advertise_client, DEFAULT_CLIENT_URL, &host);
-    }
-}
-
-fn replace_default_host(listen: &[Address], advertise: &mut [Address], default: &str, host: &str) {
-    let (Some(listen), [advertise]) = (listen.first(), advertise) else { return };
-    if advertise.text == default && listen.url.host_str() == Some("0.0.0.0") {
-        let port = listen.url.port_or_known_default().unwrap_or(0);
-        if let Ok(address) = urls::parse(&format!("http://{host}:{port}")) {
-            tracing::info!(host, "detected default host for advertise");
-            *advertise = address;
-        }
-    }
-}
-
-/// The address this machine would use towards the default route; nothing is sent.
-fn default_host() -> Option<String> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified() && !ip.is_loopback()).then(|| ip.to_string())
-}
-
-fn listen(flags: &Flags, flag: &'static str) -> Result<Vec<Address>, ConfigError> {
-    let list = flags.urls(flag);
-    urls::check_bind(&list).map_err(ConfigError::Bind)?;
-    match list.iter().find(|address| matches!(address.url.scheme(), "https" | "unixs")) {
-        Some(address) => Err(ConfigError::UrlNotBuilt { flag, url: address.text.clone(), what: "TLS" }),
-        None => Ok(list),
-    }
-}
-
-fn unbuilt_for_peers(url: &Url) -> Option<&'static str> {
-    match url.scheme() {
-        "http" => None,
-        "https" => Some("TLS"),
-        _ => Some("peer traffic over a socket file"),
     }
 }
 
@@ -294,7 +160,9 @@ fn initial_cluster(flags: &Flags, name: &str, advertised: &[Address]) -> Result<
     let default = flags::find("initial-cluster").map_or("", |flag| flag.default);
     if name != DEFAULT_NAME && text == default {
         let name = if name.is_empty() { DEFAULT_NAME } else { name };
-        return Ok(vec![(name.to_owned(), urls::texts(advertised))]);
+        let pairs: Vec<String> = advertised.iter().map(|address| format!("{name}={}", address.text)).collect();
+        // By way of its text, as etcd does: a name with a comma is found out here.
+        return Ok(urls::parse_cluster(&pairs.join(","))?);
     }
     Ok(urls::parse_cluster(text)?)
 }
@@ -317,10 +185,6 @@ fn check_rest(flags: &Flags) -> Result<(), ConfigError> {
         "" => return Err(ConfigError::NoCompactionMode),
         other => return Err(ConfigError::CompactionMode(other.into())),
     }
-    let retention = flags.text("auto-compaction-retention");
-    if retention.parse::<u64>().is_err() && value::duration(retention).is_none() {
-        return Err(ConfigError::CompactionRetention(retention.into()));
-    }
     if flags.gate("LeaseCheckpointPersist") && !flags.gate("LeaseCheckpoint") {
         return Err(ConfigError::PersistWithoutCheckpoint);
     }
@@ -335,10 +199,22 @@ fn check_rest(flags: &Flags) -> Result<(), ConfigError> {
     if flags.text("discovery-fallback") == "proxy" {
         return Err(ConfigError::Fallback);
     }
-    match ["max-request-bytes", "max-concurrent-streams", "snapshot-count"].into_iter().find(|name| flags.uint(name) == 0) {
-        Some(zero) => Err(ConfigError::Zero(zero)),
-        None => Ok(()),
+    match flags.int("distributed-tracing-sampling-rate") {
+        _ if !flags.boolean("enable-distributed-tracing") => {}
+        ..0 => return Err(ConfigError::SamplingRate("positive")),
+        1_000_001.. => return Err(ConfigError::SamplingRate("less than 1000000")),
+        _ => {}
     }
+    if flags.int("max-learners") < 0 { Err(ConfigError::MaxLearners) } else { Ok(()) }
+}
+
+fn auto_compaction(flags: &Flags) -> Result<Retention, ConfigError> {
+    Ok(retention::parse(flags.text("auto-compaction-mode") == "revision", flags.text("auto-compaction-retention"))?)
+}
+
+/// 0 means etcd's default.
+fn or_default<T: Default + PartialEq>(flag: T, default: T) -> T {
+    if flag == T::default() { default } else { flag }
 }
 
 /// 0 means etcd's 2 GiB, less means no quota.
@@ -398,9 +274,13 @@ mod tests {
             "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]"
         );
         assert_eq!(refusal(&["--election-timeout=50001"]), "--election-timeout[50001ms] is too long, and should be set less than 50000ms");
+        assert_eq!(refusal(&["--name=a,b"]), "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ");
         assert_eq!(refusal(&["--auto-compaction-mode=x"]), "unknown auto-compaction-mode \"x\"");
         assert!(refusal(&["--listen-peer-urls=https://127.0.0.1:1"]).contains("TLS is not built yet"));
         assert!(refusal(&["--initial-cluster=a"]).contains("URL scheme must be http"));
+        let error = config(&["--auto-compaction-retention=1d"]).expect_err("refused");
+        assert!(error.ends_start());
+        assert_eq!(error.to_string(), "error parsing CompactionRetention: time: unknown unit \"d\" in duration \"1d\"");
     }
 
     #[test]
@@ -409,13 +289,5 @@ mod tests {
             let config = config(&["--watch-progress-notify-interval", text]).expect("a config");
             assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(millis), "{text}");
         }
-    }
-
-    #[test]
-    fn whoever_listens_everywhere_advertises_an_address() {
-        let mut advertise = urls::parse_list(DEFAULT_PEER_URL).expect("a list");
-        let listen = urls::parse_list("http://0.0.0.0:1234").expect("a list");
-        replace_default_host(&listen, &mut advertise, DEFAULT_PEER_URL, "10.1.2.3");
-        assert_eq!(urls::texts(&advertise), ["http://10.1.2.3:1234"]);
     }
 }

@@ -32,6 +32,9 @@ pub enum ParseError {
     /// A configuration error, exit 1.
     #[error("{0}")]
     Config(String),
+    /// One that etcd prints bare, exit 1.
+    #[error("{0}")]
+    Bare(String),
     /// A flag and its variable, exit 1.
     #[error(
         "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))"
@@ -47,6 +50,8 @@ pub enum ParseError {
 pub struct Flags {
     given: BTreeMap<&'static str, String>,
     gates: BTreeMap<&'static str, bool>,
+    /// Whether a file gave them.
+    pub from_file: bool,
     /// To be logged.
     pub notices: Vec<Notice>,
 }
@@ -65,7 +70,7 @@ impl Flags {
         let file = if flags.is_set("config-file") { Some(flags.text("config-file").to_owned()) } else { None };
         let file = file.filter(|path| !path.is_empty()).or_else(|| variable.map(|(_, path)| path.clone()));
         match file {
-            Some(path) => flags = super::file::read(std::path::Path::new(&path)).map_err(ParseError::Config)?,
+            Some(path) => flags = super::file::read(std::path::Path::new(&path))?,
             None => flags.read_environment(environment)?,
         }
         flags.note_classes();
@@ -220,9 +225,10 @@ impl Flags {
         value::duration(self.text(name)).expect("checked when it was set")
     }
 
-    /// A list of URLs, sorted.
+    /// A list of URLs, sorted; an empty text means the default, as with etcd.
     pub fn urls(&self, name: &str) -> Vec<super::urls::Address> {
-        super::urls::parse_list(self.text(name)).expect("checked when it was set")
+        let text = Some(self.text(name)).filter(|text| !text.is_empty()).or_else(|| flags::find(name).map(|flag| flag.default));
+        super::urls::parse_list(text.unwrap_or_default()).expect("checked when it was set")
     }
 
     /// A feature gate, given or default.

@@ -20,8 +20,12 @@ pub fn check(kind: Kind, text: &str) -> Result<(), String> {
             _ => Err(format!("strconv.ParseUint: parsing {}: {RANGE}", quote(text))),
         },
         Kind::Int => int(text).map(drop).map_err(String::from),
-        Kind::Duration => duration_nanos(text).map(drop).ok_or_else(|| SYNTAX.into()),
+        Kind::Duration => duration_nanos(text).map(drop).map_err(|_| SYNTAX.into()),
         Kind::Urls => urls::parse_list(text).map(drop).map_err(|error| error.to_string()),
+        Kind::Origins => {
+            let mut origins = text.split(',').filter(|origin| *origin != "*");
+            origins.try_for_each(|origin| urls::parse(origin).map(drop)).map_err(|error| error.to_string())
+        }
         Kind::OneOf(words) => {
             if words.contains(&text) {
                 Ok(())
@@ -56,10 +60,13 @@ pub fn uint(text: &str) -> Result<u64, &'static str> {
         [b'0', _, ..] => (&text[1..], 8),
         _ => (text, 10),
     };
-    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+    // An underscore stands between two digits, or after the prefix.
+    let digits = digits.strip_prefix('_').filter(|_| radix != 10).unwrap_or(digits);
+    let groups = digits.split('_');
+    if groups.clone().any(|group| group.is_empty() || !group.chars().all(|digit| digit.is_digit(radix))) {
         return Err(SYNTAX);
     }
-    u64::from_str_radix(digits, radix).map_err(|_| RANGE)
+    u64::from_str_radix(&groups.collect::<String>(), radix).map_err(|_| RANGE)
 }
 
 /// Go's `strconv.ParseInt` with base 0.
@@ -73,30 +80,59 @@ pub fn int(text: &str) -> Result<i64, &'static str> {
     i64::try_from(if negative { -size } else { size }).map_err(|_| RANGE)
 }
 
-/// Go's `time.ParseDuration`, in nanoseconds; `None` where that fails.
-pub fn duration_nanos(text: &str) -> Option<i64> {
+/// What Go's `time.ParseDuration` says to a text that is no duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum DurationError {
+    #[error("time: invalid duration {}", quote(.0))]
+    Invalid(String),
+    #[error("time: missing unit in duration {}", quote(.0))]
+    NoUnit(String),
+    #[error("time: unknown unit {} in duration {}", quote(.0), quote(.1))]
+    UnknownUnit(String, String),
+}
+
+/// Go's `time.ParseDuration`, in nanoseconds.
+pub fn duration_nanos(text: &str) -> Result<i64, DurationError> {
+    let invalid = || DurationError::Invalid(text.into());
     let (sign, mut rest) = match text.as_bytes() {
         [b'-', ..] => (-1, &text[1..]),
         [b'+', ..] => (1, &text[1..]),
         _ => (1, text),
     };
     if rest == "0" {
-        return Some(0);
+        return Ok(0);
     }
     if rest.is_empty() {
-        return None;
+        return Err(invalid());
     }
     let mut nanos = 0.0_f64;
     while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
-        let (number, tail) = rest.split_at(number_end);
+        let (number, tail) = rest.split_at(end_of_number(rest));
         let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
-        nanos += number.parse::<f64>().ok()? * unit_nanos(unit)?;
+        let number = number.parse::<f64>().map_err(|_| invalid())?;
+        if unit.is_empty() {
+            return Err(DurationError::NoUnit(text.into()));
+        }
+        nanos += number * unit_nanos(unit).ok_or_else(|| DurationError::UnknownUnit(unit.into(), text.into()))?;
         rest = tail;
     }
     // Exact below 2^53 ns (104 days), far beyond what any flag means.
-    (nanos < i64::MAX as f64).then_some(sign * nanos.round() as i64)
+    if nanos < i64::MAX as f64 { Ok(sign * nanos.round() as i64) } else { Err(invalid()) }
+}
+
+/// Digits with at most one point among them.
+fn end_of_number(text: &str) -> usize {
+    let mut points = 0;
+    let ends = |c: char| match c {
+        '.' => {
+            points += 1;
+            points > 1
+        }
+        _ => !c.is_ascii_digit(),
+    };
+    text.find(ends).unwrap_or(text.len())
 }
 
 fn unit_nanos(unit: &str) -> Option<f64> {
@@ -112,8 +148,16 @@ fn unit_nanos(unit: &str) -> Option<f64> {
 }
 
 /// As [`duration_nanos`]; what is negative counts as none, as where etcd uses it.
-pub fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Result<Duration, DurationError> {
     duration_nanos(text).map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+}
+
+/// A failure of the system in Go's words, `no such file or directory`: etcd's sentences end so.
+pub fn system_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// `Gate=true,Other=false`; unknown ones are refused, as etcd does.
@@ -139,17 +183,30 @@ mod tests {
         for (text, nanos) in
             [("0", 0), ("10ms", 10_000_000), ("1h2m3.5s", 3_723_500_000_000), ("-1s", -1_000_000_000), (".5s", 500_000_000)]
         {
-            assert_eq!(duration_nanos(text), Some(nanos), "{text}");
+            assert_eq!(duration_nanos(text), Ok(nanos), "{text}");
         }
-        for text in ["", "3", "s", "1x", "1.2.3s", "-", "1s2"] {
-            assert_eq!(duration_nanos(text), None, "{text}");
+        let error = |text: &str| duration_nanos(text).expect_err(text).to_string();
+        for text in ["", "s", "-", "x", ".s", "9999999h"] {
+            assert_eq!(error(text), format!("time: invalid duration {text:?}"));
         }
+        for text in ["3", "1s2", "-1", "1.2.3s"] {
+            assert_eq!(error(text), format!("time: missing unit in duration {text:?}"));
+        }
+        assert_eq!(error("1d"), "time: unknown unit \"d\" in duration \"1d\"");
+    }
+
+    #[test]
+    fn the_system_speaks_as_with_go() {
+        assert_eq!(system_text(&std::io::Error::from_raw_os_error(libc::ENOENT)), "no such file or directory");
+        assert_eq!(system_text(&std::io::Error::from_raw_os_error(libc::EADDRINUSE)), "address already in use");
     }
 
     #[test]
     fn numbers_are_read_as_go_does() {
         assert_eq!(uint("0x10"), Ok(16));
         assert_eq!(uint("010"), Ok(8));
+        assert_eq!((uint("1_000"), uint("0x_1f")), (Ok(1000), Ok(31)));
+        assert_eq!((uint("1__0"), uint("_1"), uint("1_"), uint("")), (Err(SYNTAX), Err(SYNTAX), Err(SYNTAX), Err(SYNTAX)));
         assert_eq!(uint("-1"), Err(SYNTAX));
         assert_eq!(uint("+1"), Err(SYNTAX));
         assert_eq!(uint("99999999999999999999"), Err(RANGE));

@@ -3,7 +3,7 @@
 use super::Server;
 use super::boot::BootError;
 use super::bootstrap::{self, member_dir};
-use super::compactor::{Compactor, Retention};
+use super::compactor::Compactor;
 use super::identity::Stored;
 use super::leadership::RaftLeadership;
 use super::lease_routing::LeaseRouting;
@@ -83,7 +83,7 @@ impl ResultSink for Sink {
 /// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster
 /// that never was.
 pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListener>, stop: &CancellationToken) -> Result<Member, BootError> {
-    let retention = Retention::parse(config.auto_compaction_by_revision, &config.auto_compaction_retention)?;
+    let retention = config.auto_compaction;
     let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
     let options = raft::Options { memory_bytes: config.memory_budget_bytes, ..raft::Options::default() };
     let (directory, results) = (member_dir(&config), sink.clone());

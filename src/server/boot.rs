@@ -12,7 +12,6 @@
 
 use super::assemble::{Member, assemble};
 use super::bootstrap::{self, BootstrapError};
-use super::compactor::RetentionError;
 use super::consensus::StartError;
 use super::ports::{Port, PortError, Ports};
 use super::publish::{self, PublishError};
@@ -66,8 +65,6 @@ pub enum BootError {
     Signals(std::io::Error),
     #[error(transparent)]
     Consensus(#[from] StartError),
-    #[error(transparent)]
-    Retention(#[from] RetentionError),
     #[error("consensus has stopped: {0}")]
     ConsensusStopped(String),
     #[error("the member has been permanently removed from the cluster")]

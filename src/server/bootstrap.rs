@@ -9,6 +9,7 @@
 
 use super::identity::{self, IdentityError, Stored};
 use super::remote::{self, Remote};
+use crate::config::value::system_text;
 use crate::config::{Config, urls};
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
@@ -27,18 +28,18 @@ const ASK_EXISTING: Duration = Duration::from_secs(10);
 pub enum BootstrapError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("can't read the data dir {}: {error}", path.display())]
+    #[error("open {}: {}", path.display(), system_text(.error))]
     Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("cannot access data directory: open {}: {}", path.display(), system_text(.error))]
+    Unwritable { path: PathBuf, error: std::io::Error },
     #[error("{} holds the data of an etcd; importing it is to come, nothing was touched. Choose another --data-dir", .0.display())]
     Foreign(PathBuf),
     #[error("invalid datadir {}; a v2 proxy directory exists", .0.display())]
     Proxy(PathBuf),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
     NoLocalName(String),
-    #[error(
-        "--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={advertised} (resolved urls: {advertised:?} != {cluster:?})"
-    )]
-    NotAdvertised { missing: String, advertised: String, cluster: String },
+    #[error("--initial-cluster has {missing} but missing from --initial-advertise-peer-urls={advertised} ({detail})")]
+    NotAdvertised { missing: String, advertised: String, detail: String },
     #[error("--initial-advertise-peer-urls has {missing} but missing from --initial-cluster={cluster}")]
     NotInCluster { missing: String, cluster: String },
     #[error("initial cluster {0} has duplicate url")]
@@ -195,10 +196,20 @@ fn check_advertised(config: &Config) -> Result<(), BootstrapError> {
     let missing = without(&cluster, advertised);
     if !missing.is_empty() {
         let missing = missing.iter().map(|url| format!("{}={url}", config.name)).collect::<Vec<_>>().join(",");
-        return Err(BootstrapError::NotAdvertised { missing, advertised: advertised.join(","), cluster: cluster.join(",") });
+        return Err(BootstrapError::NotAdvertised { missing, advertised: advertised.join(","), detail: difference(advertised, &cluster) });
     }
     let ours = urls::cluster_text(&[(config.name.clone(), advertised.clone())]);
     Err(BootstrapError::NotInCluster { missing: without(advertised, &cluster).join(","), cluster: ours })
+}
+
+/// As etcd tells it, where Go prints a list with blanks between quoted texts.
+fn difference(advertised: &[String], cluster: &[String]) -> String {
+    if advertised.len() != cluster.len() {
+        let list = |urls: &[String]| urls.iter().map(|url| format!("{url:?}")).collect::<Vec<_>>().join(" ");
+        return format!("len([{}]) != len([{}])", list(advertised), list(cluster));
+    }
+    let different = advertised.iter().zip(cluster).find(|(ours, theirs)| ours != theirs);
+    different.map_or_else(String::new, |(ours, theirs)| format!("resolved urls: {ours:?} != {theirs:?}"))
 }
 
 fn same_urls(these: &[String], those: &[String]) -> bool {
@@ -234,8 +245,16 @@ fn refuse_foreign(config: &Config) -> Result<(), BootstrapError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(BootstrapError::Unreadable { path: config.data_dir.clone(), error })
         }
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        Ok(_) => refuse_unwritable(&config.data_dir),
     }
+}
+
+/// Tried with a file, as etcd does: modes don't tell of a read-only file system.
+fn refuse_unwritable(directory: &Path) -> Result<(), BootstrapError> {
+    let path = directory.join(".touch");
+    let tried = std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path));
+    tried.map_err(|error| BootstrapError::Unwritable { path, error })
 }
 
 fn holds_wal(directory: &Path) -> bool {

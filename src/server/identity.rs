@@ -4,6 +4,7 @@
 //! of the directory. So a crash leaves a directory without it (nothing was promised yet) or with all of it. It also keeps the
 //! cluster that the member was to be initialized with, for a crash may fall between this file and Raft's first entry.
 
+use crate::config::value::system_text;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -70,6 +71,14 @@ pub enum IdentityError {
         /// What was tried.
         action: &'static str,
         /// On what.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// No directory to write it to.
+    #[error("cannot access data directory: mkdir {}: {}", path.display(), system_text(.error))]
+    Directory {
+        /// Which.
         path: PathBuf,
         /// Why not.
         error: io::Error,
@@ -202,7 +211,7 @@ fn make_directory(directory: &Path) -> Result<(), IdentityError> {
     for path in missing.into_iter().rev() {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(IdentityError::Io { action: "make the directory", path: path.into(), error });
+                return Err(IdentityError::Directory { path: path.into(), error });
             }
             _ => sync_directory(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
         }

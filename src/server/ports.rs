@@ -1,6 +1,7 @@
 //! The ports, all bound before anything else is done: whoever can't have one of them leaves at once and touches no data. A bound port
 //! that isn't served yet lets clients connect and wait.
 
+use crate::config::value::system_text;
 use crate::config::{Config, urls};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -34,13 +35,21 @@ pub struct Ports {
     pub metrics: Vec<Port>,
 }
 
-/// A port we can't have.
+/// A port we can't have, in Go's words.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on --{flag}={url}: {error}")]
+#[error("listen {}: bind: {}", target(url), system_text(error))]
 pub struct PortError {
-    flag: &'static str,
+    /// Which flag asks for it.
+    pub flag: &'static str,
     url: Url,
     error: io::Error,
+}
+
+fn target(url: &Url) -> String {
+    match urls::is_unix(url) {
+        true => format!("unix {}", urls::unix_path(url).display()),
+        false => format!("tcp {}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0)),
+    }
 }
 
 impl Ports {
@@ -109,7 +118,8 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_with_its_flag() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}", taken.local_addr().expect("it is bound"));
+        let taken = taken.local_addr().expect("it is bound");
+        let url = format!("http://{taken}");
         let flags = crate::config::Flags::read(
             &[
                 format!("--listen-metrics-urls={url}"),
@@ -120,8 +130,8 @@ mod tests {
             &[],
         )
         .expect("they parse");
-        let error = Ports::bind(&Config::new(&flags).expect("a config")).expect_err("it is taken").to_string();
-        assert!(error.starts_with(&format!("can't listen on --listen-metrics-urls={url}")) && error.contains("in use"), "{error}");
+        let error = Ports::bind(&Config::new(&flags).expect("a config")).expect_err("it is taken");
+        assert_eq!((error.flag, error.to_string()), ("listen-metrics-urls", format!("listen tcp {taken}: bind: address already in use")));
     }
 
     #[test]

@@ -192,5 +192,5 @@ pub const CLUSTERING: &[Flag] = &[
     ),
     flag("auto-compaction-retention", Text, "0", Built, "Auto compaction retention length"),
     flag("auto-compaction-mode", Text, "periodic", Built, "Interpret 'auto-compaction-retention' one of: periodic|revision"),
-    flag("v2-deprecation", Text, "write-only", NoMeaning, "Phase of v2store deprecation"),
+    flag("v2-deprecation", OneOf(&["write-only", "write-only-drop-data", "gone"]), "write-only", NoMeaning, "Phase of v2store deprecation"),
 ];

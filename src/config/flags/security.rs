@@ -1,7 +1,7 @@
 //! TLS, tokens and passwords.
 
 use super::Class::{Later, Refused};
-use super::Kind::{Bool, Text, Uint};
+use super::Kind::{Bool, Origins, Text, Uint};
 use super::{Flag, flag};
 
 /// TLS and origins.
@@ -77,7 +77,7 @@ pub const SECURITY: &[Flag] = &[
     ),
     flag(
         "cors",
-        Text,
+        Origins,
         "*",
         Later("the JSON gateway"),
         "Comma-separated whitelist of origins for CORS, or cross-origin resource sharing, (empty or * means ...",
