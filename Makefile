@@ -1,10 +1,11 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 
-.PHONY: help build test verify fix tools single-node multi-node fault clean
+.PHONY: help build test verify fix tools single-node multi-node fault crash-sweep clean
 MINUTES ?= 10
 SEED ?=
 ROUNDS ?= 3
 ONLY ?=
+PART ?=
 CARGO ?= cargo
 
 help: ## list the targets
@@ -62,6 +63,9 @@ bench-smoke: ## proves in seconds that the bench works, on a debug build; its te
 bench-list: ## what ONLY can name
 	tools/build.sh bench
 	tools/bin/bench -list
+
+crash-sweep: ## every crash point, flipped bit and spoiled sector of small stores: hours; PART=3/20 does a part
+	RUSD_SWEEP=full RUSD_PART=$(PART) $(if $(SEED),RUSD_SEED=$(SEED)) $(CARGO) test --release -p rusd-storage --test crash_sweep -- --nocapture --test-threads=1
 
 clean: ## remove what was built
 	$(CARGO) clean

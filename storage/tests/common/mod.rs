@@ -50,30 +50,49 @@ impl Member {
     }
 
     pub fn open_with(directory: &Path, memory_bytes: u64) -> Self {
+        Self::try_open(directory, memory_bytes).expect("the store opens")
+    }
+
+    /// The reason if it does not open.
+    pub fn try_open(directory: &Path, memory_bytes: u64) -> Result<Self, String> {
         let answers = Arc::new(Answers::default());
         let options = Options { memory_bytes, ..Options::default() };
-        let opened = open(directory, options, answers.clone()).expect("the store opens");
+        let opened = open(directory, options, answers.clone()).map_err(|error| format!("it does not open: {error}"))?;
         if opened.engine.log_bounds().0.is_none() && opened.state.applied().is_none() {
             let blank = |index| encode(&Entry::new(log_id(LogPosition { term: 1, index }), Payload::default()));
             opened.engine.append(vec![blank(0), blank(1)], Box::new(|result| result.expect("the disk is well")));
         }
         let next = opened.state.applied().map_or(2, |applied| applied.index + 1);
-        Self { opened, answers, next }
+        Ok(Self { opened, answers, next })
     }
 
     pub async fn apply_payload(&mut self, payload: Payload) -> Result<(), StorageError> {
+        self.append_and_apply(payload, || {}).await
+    }
+
+    /// `durable` runs when the entry is on disk.
+    async fn append_and_apply(&mut self, payload: Payload, durable: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
         let at = LogPosition { term: 1, index: self.next };
         self.next += 1;
         let entry = Entry::new(log_id(at), payload);
-        self.opened.engine.append(vec![encode(&entry)], Box::new(|result| result.expect("the disk is well")));
+        let done = move |result: Result<(), StorageError>| {
+            result.expect("the disk is well");
+            durable();
+        };
+        self.opened.engine.append(vec![encode(&entry)], Box::new(done));
         let entries = futures::stream::iter([Ok((entry, None))]);
         self.opened.state_machine.apply(entries).await.map_err(|error| StorageError::Closed(error.to_string()))
     }
 
     /// Applies one command; its answer.
     pub async fn apply(&mut self, command: Kind) -> ApplyResult {
+        self.apply_then(command, || {}).await
+    }
+
+    /// The same; `durable` runs when the entry is on disk.
+    pub async fn apply_then(&mut self, command: Kind, durable: impl FnOnce() + Send + 'static) -> ApplyResult {
         let command = proposal(self.next, command);
-        self.apply_payload(Payload { command: Some(command), membership: None }).await.expect("the node is well");
+        self.append_and_apply(Payload { command: Some(command), membership: None }, durable).await.expect("the node is well");
         self.answers.results.lock().last().expect("an answer").1.clone()
     }
 
@@ -120,15 +139,19 @@ impl Member {
     pub async fn restart_with(self, directory: &Path, memory_bytes: u64) -> Self {
         self.opened.engine.close().expect("closes");
         drop(self);
-        let mut member = Self::open_with(directory, memory_bytes);
-        let Some((first, last)) = member.opened.engine.log_bounds().0 else { return member };
-        let from = member.opened.state.applied().map_or(first, |applied| applied.index + 1);
-        let mut reader = member.opened.log_store.clone();
-        let entries = reader.try_get_log_entries(from..=last.index).await.expect("a log");
+        Self::open_with(directory, memory_bytes).replayed().await.expect("the log applies")
+    }
+
+    /// Applies what the log has beyond the state.
+    pub async fn replayed(mut self) -> Result<Self, String> {
+        let Some((first, last)) = self.opened.engine.log_bounds().0 else { return Ok(self) };
+        let from = self.opened.state.applied().map_or(first, |applied| applied.index + 1);
+        let mut reader = self.opened.log_store.clone();
+        let entries = reader.try_get_log_entries(from..=last.index).await.map_err(|error| error.to_string())?;
         let entries = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
-        member.opened.state_machine.apply(entries).await.expect("the node is well");
-        member.next = last.index + 1;
-        member
+        self.opened.state_machine.apply(entries).await.map_err(|error| error.to_string())?;
+        self.next = last.index + 1;
+        Ok(self)
     }
 }
 
