@@ -1,4 +1,6 @@
-//! Log lines: JSON with etcd's keys, or something to read on a terminal.
+//! Log lines: JSON with etcd's keys, or with `--log-format=console` something to read.
+//!
+//! JSON is what a terminal gets, too: programs that start an etcd on a terminal of their own, such as its own tests, parse the lines.
 //!
 //! etcd's tools and many collectors read `level`, `ts`, `caller`, `msg`; `tracing-subscriber`'s own JSON has other names, hence a
 //! formatter of our own. An event field `fatal` makes the level `fatal`, which tracing lacks.
@@ -8,7 +10,7 @@ use crate::config::value::system_text;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -68,8 +70,7 @@ impl Logging {
         }
         let level = level(flags.text("log-level"))?;
         let json = match flags.text("log-format") {
-            // Nobody asked for JSON, and a person is looking.
-            "json" => flags.is_set("log-format") || flags.is_set("log-outputs") || !io::stderr().is_terminal(),
+            "json" => true,
             "console" => false,
             other => return Err(LoggingError::Format(other.into())),
         };

@@ -47,7 +47,7 @@ func TestEachCompare(t *testing.T) {
 		{"an empty range is version 0", clientv3.Compare(clientv3.Version(prefix+"nothing").WithPrefix(), "=", 0), true},
 	}
 	for _, row := range table {
-		done, err := client.Txn(ctx).If(row.compare).Commit()
+		done, err := client.Txn(ctx).If(row.compare).Then(clientv3.OpGet(k)).Commit()
 		must(t, err)
 		equal(t, row.name, done.Succeeded, row.want)
 		done, err = client.Txn(ctx).If(row.compare).Then(clientv3.OpPut(prefix+"then", "")).Else(clientv3.OpPut(prefix+"else", "")).Commit()

@@ -1,0 +1,184 @@
+//! What isn't gRPC on the client port.
+
+use crate::build::put;
+use crate::harness::PATIENCE;
+use crate::pair::Pair;
+use rusd::pb::etcdserverpb::AlarmRequest;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    status: u16,
+    content_type: String,
+    body: String,
+}
+
+/// Asks over HTTP/1.1, with a connection of its own.
+async fn ask(port: u16, method: &str, path: &str) -> Page {
+    let talk = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("it answers");
+        String::from_utf8(bytes).expect("text")
+    };
+    let text = tokio::time::timeout(PATIENCE, talk).await.expect("it answers");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let field = |name: &str| head.lines().filter_map(|line| line.split_once(": ")).find(|(field, _)| field.eq_ignore_ascii_case(name));
+    let chunked = field("transfer-encoding").is_some_and(|(_, value)| value == "chunked");
+    Page {
+        status: head.split(' ').nth(1).expect("a status").parse().expect("a number"),
+        content_type: field("content-type").map_or("", |(_, value)| value).to_string(),
+        body: if chunked { unchunk(body) } else { body.to_string() },
+    }
+}
+
+fn unchunk(mut rest: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        whole.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// Checks come in no order.
+fn sorted(page: Page) -> Page {
+    let mut lines: Vec<&str> = page.body.split_inclusive('\n').collect();
+    if lines.iter().any(|line| line.starts_with("[+]") || line.starts_with("[-]")) {
+        lines.sort_unstable();
+    }
+    Page { body: lines.concat(), ..page }
+}
+
+async fn same_pages(pair: &Pair, requests: &[(&str, &str)]) {
+    let mut wrong = Vec::new();
+    for (method, path) in requests {
+        let mut pages = Vec::new();
+        for cluster in [&pair.etcd, &pair.rusd] {
+            pages.push(sorted(ask(cluster.members[0].client_port, method, path).await));
+        }
+        if pages[0] != pages[1] {
+            wrong.push(format!("{method} {path}\n  etcd: {:?}\n  rusd: {:?}", pages[0], pages[1]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const HEALTH: &[(&str, &str)] = &[
+    ("GET", "/health"),
+    ("POST", "/health"),
+    ("HEAD", "/health"),
+    ("GET", "/health?serializable=true"),
+    ("GET", "/health?serializable=false"),
+    ("GET", "/health?exclude=NOSPACE"),
+    ("GET", "/health?exclude=NOSPACE&exclude=CORRUPT"),
+    ("GET", "/health?exclude=nonsense"),
+    ("GET", "/livez"),
+    ("PUT", "/livez"),
+    ("GET", "/livez?verbose"),
+    ("GET", "/livez?verbose=false"),
+    ("GET", "/livez?exclude=serializable_read"),
+    ("GET", "/livez?verbose&exclude=serializable_read"),
+    ("GET", "/livez/serializable_read"),
+    ("GET", "/livez/serializable_read?verbose"),
+    ("GET", "/livez/linearizable_read"),
+    ("GET", "/livez/nonsense"),
+    ("GET", "/readyz"),
+    ("DELETE", "/readyz"),
+    ("GET", "/readyz?verbose"),
+    ("GET", "/readyz?verbose&exclude=linearizable_read&exclude=nonsense"),
+    ("GET", "/readyz/data_corruption"),
+    ("GET", "/readyz/serializable_read"),
+    ("GET", "/readyz/linearizable_read"),
+    ("GET", "/readyz/non_learner?verbose"),
+    ("GET", "/readyz/nonsense"),
+];
+
+#[tokio::test]
+async fn health_and_version() {
+    let pair = Pair::start(&[]).await;
+    pair.accepted(put("k", "v")).await;
+    for cluster in [&pair.etcd, &pair.rusd] {
+        crate::harness::eventually("the versions are decided", || async {
+            ask(cluster.members[0].client_port, "GET", "/version").await.body.contains(r#""storage":"3.7.0""#).then_some(())
+        })
+        .await;
+    }
+    same_pages(&pair, HEALTH).await;
+    let others = [
+        ("GET", "/version"),
+        ("POST", "/version"),
+        ("GET", "/"),
+        ("GET", "/nonsense"),
+        ("GET", "/v2/keys"),
+        ("GET", "/v2/members"),
+        ("GET", "/config/local/log"),
+        ("GET", "/debug/pprof/heap"),
+        ("GET", "/debug/requests"),
+    ];
+    same_pages(&pair, &others).await;
+    for alarm in [1, 2] {
+        pair.accepted(AlarmRequest { action: 1, member_id: 0, alarm }).await;
+        same_pages(&pair, HEALTH).await;
+    }
+}
+
+/// Names, types and labels of all families: etcd's dashboards and alerts must find theirs.
+#[tokio::test]
+async fn families_of_metrics() {
+    let pair = Pair::start(&[]).await;
+    pair.accepted(put("k", "v")).await;
+    let mut families = Vec::new();
+    for cluster in [&pair.etcd, &pair.rusd] {
+        let page = ask(cluster.members[0].client_port, "GET", "/metrics").await;
+        assert_eq!(page.status, 200);
+        families.push(parse(&page.body));
+    }
+    let rusd = families.pop().expect("two");
+    let etcd = families.pop().expect("two");
+    let wrong: Vec<String> = etcd
+        .iter()
+        .filter(|(name, _)| !name.starts_with("go_") && !name.starts_with("promhttp_"))
+        .filter(|(name, family)| rusd.get(*name) != Some(family))
+        .map(|(name, family)| format!("{name}\n  etcd: {family:?}\n  rusd: {:?}", rusd.get(name)))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Family {
+    kind: String,
+    labels: BTreeSet<String>,
+    buckets: BTreeSet<String>,
+}
+
+fn parse(page: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut current = String::new();
+    for line in page.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').expect("name and type");
+            current = name.to_string();
+            families.entry(current.clone()).or_default().kind = kind.to_string();
+        } else if !line.starts_with('#')
+            && let Some((_, labels)) = line.split_once('{')
+        {
+            let family = families.get_mut(&current).expect("declared before");
+            for label in labels.rsplit_once('}').expect("closed").0.split(',') {
+                let Some((name, value)) = label.split_once('=') else { continue };
+                if name == "le" {
+                    let bound: f64 = value.trim_matches('"').parse().expect("a bound");
+                    family.buckets.insert(format!("{bound:.6}"));
+                } else {
+                    family.labels.insert(name.to_string());
+                }
+            }
+        }
+    }
+    families
+}

@@ -1,0 +1,56 @@
+//! Two members of which one is gone: what the other one still answers, and with which words it refuses.
+
+use crate::build::{Op, get, grant, put, range, then};
+use crate::call::{Call, Outcome, outcome};
+use crate::harness::client::Client;
+use crate::harness::eventually;
+use crate::pair::Pair;
+use rusd::pb::etcdserverpb::{DeleteRangeRequest, LeaseTimeToLiveRequest, MemberListRequest, RangeRequest, StatusRequest};
+use tonic::Request;
+
+#[tokio::test]
+async fn what_is_answered_without_a_leader() {
+    let mut pair = Pair::with_members(2, &[]).await;
+    pair.accepted(put("k", "v")).await;
+    for cluster in [&mut pair.etcd, &mut pair.rusd] {
+        cluster.kill(1);
+    }
+    for client in pair.clients() {
+        eventually("the leader is missed", || async {
+            let status = client.maintenance.clone().status(StatusRequest {}).await.ok()?.into_inner();
+            (status.leader == 0).then_some(())
+        })
+        .await;
+    }
+    let calls: Vec<Call> = vec![
+        RangeRequest { serializable: true, ..range("\0", "\0") }.into(),
+        then(vec![RangeRequest { serializable: true, ..get("k") }.op()]).into(),
+        Call::RangeStream(RangeRequest { serializable: true, ..get("k") }),
+        get("k").into(),
+        then(vec![get("k").op()]).into(),
+        put("k", "w").into(),
+        then(vec![put("k", "w").op()]).into(),
+        DeleteRangeRequest { key: "k".into(), ..Default::default() }.into(),
+        grant(5, 60).into(),
+        LeaseTimeToLiveRequest { id: 5, keys: true }.into(),
+        Call::KeepAlive(5),
+        Call::Leases,
+        Call::MemberList(MemberListRequest { linearizable: false }),
+        Call::MemberList(MemberListRequest { linearizable: true }),
+        Call::Status,
+        Call::AuthStatus,
+    ];
+    // At once: each takes the request timeout of 7 s or, as a read behind a failing round, twice that.
+    let all = futures::future::join_all(calls.iter().map(|call| pair.send(call))).await;
+    let wrong: Vec<String> = calls.iter().zip(all).filter(|(_, [etcd, rusd])| etcd != rusd).map(|pair| format!("{pair:#?}")).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for client in pair.clients() {
+        assert_eq!(wants_leader(client).await, Outcome::Refusal(tonic::Code::Unavailable, "etcdserver: no leader".into()));
+    }
+}
+
+async fn wants_leader(client: &Client) -> Outcome {
+    let mut request = Request::new(RangeRequest { serializable: true, ..get("k") });
+    request.metadata_mut().insert("hasleader", "true".parse().expect("ASCII"));
+    outcome(client.kv.clone().range(request).await)
+}
