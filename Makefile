@@ -41,7 +41,7 @@ multi-node: ## the validation plan T1..T8 on real processes
 fault: ## random faults for MINUTES, every answer judged; SEED repeats a run
 	FAULT_MINUTES=$(MINUTES) FAULT_SEED=$(SEED) $(CARGO) test --test linearizability -- --ignored --exact --nocapture mixture::a_long_mixture
 
-.PHONY: bench bench-quick bench-smoke bench-list
+.PHONY: bench bench-quick bench-smoke bench-micro bench-list
 # What of `make bench` took part names itself in the report.
 bench_command = make $@$(if $(ONLY), ONLY=$(ONLY))$(if $(filter-out 3,$(ROUNDS)), ROUNDS=$(ROUNDS))
 bench_tools = tools/build.sh etcd benchmark bench
@@ -59,6 +59,11 @@ bench-smoke: ## proves in seconds that the bench works, on a debug build; its te
 	$(bench_tools)
 	cd tools/bench && go vet ./... && go test ./...
 	tools/bin/bench -smoke -rusd target/debug/rusd
+
+bench-micro: build ## criterion micro-benches of the storage, into docs/benchmarks.*
+	$(CARGO) bench --bench storage
+	$(bench_tools)
+	tools/bin/bench -micro target/criterion -out docs -command "$(bench_command)"
 
 bench-list: ## what ONLY can name
 	tools/build.sh bench

@@ -83,7 +83,7 @@ func rangeWorkload(prefix, consistency string, clients, n int) Workload {
 }
 
 func txnMixed(r *Round) (report.Sample, error) {
-	sample, all, err := r.Benchmark("txn-mixed", "txn-mixed", "--clients=64", "--conns=16", total(r, 8000, 64),
+	sample, all, err := r.Benchmark("txn-mixed", "txn-mixed", "--clients=64", "--conns=16", total(r, 2500, 64),
 		"--val-size=256", "--key-space-size="+strconv.Itoa(keySpace))
 	if err != nil {
 		return nil, err

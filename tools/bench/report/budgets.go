@@ -71,6 +71,7 @@ func budgets() []Budget {
 	atMost("rss_mib", 0.6, "fill", "million")
 	atMost("time_s", 0.4, "restart")
 	own("time_s", 0.3, "empty-start")
+	own("engine_cpu_us", 10, MicroID)
 
 	atMost("gap_ms", 0.9, "kill-leader", "5m-kill-leader")
 	own("gap_ms", 50, "hand-over", "5m-hand-over")

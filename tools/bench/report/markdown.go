@@ -122,7 +122,8 @@ func writeBudgets(b *strings.Builder, r *Results, reasons map[string]string) (un
 }
 
 func writeWorkload(b *strings.Builder, w *Workload) {
-	fmt.Fprintf(b, "\n### %s\n\n`%s`, %s, %s.", w.Title, w.ID, plural(w.Members, "member"), plural(max(len(w.Samples["rusd"]), len(w.Samples["etcd"])), "round"))
+	rounds := max(len(w.Samples["rusd"]), len(w.Samples["etcd"]))
+	fmt.Fprintf(b, "\n### %s\n\n`%s`, %s.", w.Title, w.ID, plural(rounds, "round"))
 	if w.Note != "" {
 		b.WriteString(" " + w.Note)
 	}
@@ -139,12 +140,8 @@ func writeWorkload(b *strings.Builder, w *Workload) {
 }
 
 func plural(n int, what string) string {
-	switch n {
-	case 0:
-		return "own " + what + "s"
-	case 1:
+	if n == 1 {
 		return "1 " + what
-	default:
-		return fmt.Sprintf("%d %ss", n, what)
 	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -37,6 +37,14 @@ var Metrics = []Metric{
 	{"disk_mib", "on disk", "MiB", false},
 	{"logical_mib", "keys and values", "MiB", false},
 	{"written_b", "written per operation", "B", false},
+	{"engine_cpu_us", "CPU per put logged and applied, batches of 16", "us", false},
+	{"engine_cpu64_us", "CPU per put logged and applied, batches of 64", "us", false},
+	{"append_us", "log append until durable, per entry of a batch of 16", "us", false},
+	{"apply_us", "apply, per put of a batch of 16", "us", false},
+	{"get_us", "range of one key", "us", false},
+	{"page_us", "range of 500 of 50,000 keys", "us", false},
+	{"count_us", "count of 50,000 keys", "us", false},
+	{"encode_us", "encoding 500 keys", "us", false},
 	{"errors", "failed operations", "", false},
 }
 

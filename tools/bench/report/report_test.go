@@ -202,3 +202,27 @@ func TestPlot(t *testing.T) {
 		t.Error("the axis")
 	}
 }
+
+func TestMicro(t *testing.T) {
+	dir := t.TempDir()
+	for _, m := range micros {
+		at := filepath.Join(dir, m.dir, "new")
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := `{"mean":{"confidence_interval":{},"point_estimate":160000.0},"median":{"point_estimate":1.0}}`
+		if err := os.WriteFile(filepath.Join(at, "estimates.json"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := Micro(dir, Workload{Date: "today"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Samples["rusd"][0]; got["engine_cpu_us"] != 10 || got["get_us"] != 160 || len(Rows(w)) != len(micros) || w.Date != "today" {
+		t.Errorf("%+v", got)
+	}
+	if _, err := Micro(t.TempDir(), Workload{}); err == nil {
+		t.Error("nothing was measured")
+	}
+}
