@@ -26,7 +26,7 @@ func joining() Scenario {
 		ID: "joining", Members: 1, Flags: []string{"--quota-backend-bytes=8589934592"},
 		Prepare: func(r *Round) error {
 			// Small transactions: enough entries that the joiner needs a snapshot, as it does in a cluster that has run for a while.
-			return r.putMany(r.joinKeys(), 20, func(i int) int { return i }, joinName, joinValue)
+			return r.putMany(r.joinKeys(), 20, fillers, func(i int) int { return i }, joinName, joinValue)
 		},
 		Workloads: []Workload{{
 			ID: "join", Title: "an empty member joins a member with 1 GB: add as learner, start, promote, first linearizable get",

@@ -74,10 +74,10 @@ func fillMillion(r *Round) error {
 	begin := time.Now()
 	n := r.million()
 	alone := min(20000, n)
-	if err := r.putMany(n-alone, 10, func(i int) int { return i }, millionName, millionValue); err != nil {
+	if err := r.putMany(n-alone, 10, fillers, func(i int) int { return i }, millionName, millionValue); err != nil {
 		return err
 	}
-	if err := r.putMany(alone, 1, func(i int) int { return n - alone + i }, millionName, millionValue); err != nil {
+	if err := r.putMany(alone, 1, fillers, func(i int) int { return n - alone + i }, millionName, millionValue); err != nil {
 		return err
 	}
 	took := time.Since(begin)
@@ -107,9 +107,12 @@ func fillCost(r *Round) (report.Sample, error) {
 	return r.filled, nil
 }
 
-// putMany puts n keys in transactions of `batch`, many at once.
-func (r *Round) putMany(n, batch int, index func(int) int, name func(int) string, size int) error {
-	const conns, callers = 8, 128
+// fillers are the callers that fill a store.
+const fillers = 128
+
+// putMany puts n keys in transactions of `batch`, by so many callers at once.
+func (r *Round) putMany(n, batch, callers int, index func(int) int, name func(int) string, size int) error {
+	const conns = 8
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
 	work := make(chan int, callers)
@@ -271,7 +274,7 @@ func listPages(r *Round) (report.Sample, error) {
 }
 
 func compactHalf(r *Round) (report.Sample, error) {
-	if err := r.putMany(r.million()/2, 10, func(i int) int { return 2 * i }, millionName, millionValue); err != nil {
+	if err := r.putMany(r.million()/2, 10, fillers, func(i int) int { return 2 * i }, millionName, millionValue); err != nil {
 		return nil, err
 	}
 	sleep(r.ctx, 2*time.Second)

@@ -22,13 +22,13 @@ func watching() Scenario {
 		{ID: "watch-idle", Title: "10,000 watchers on keys that nobody writes, puts of 64 clients beside them",
 			Note: "100 streams of 100. Throughput kept: with them by the mean of before and after.", Run: idleWatchers},
 		{ID: "fanout-one-key", Title: "fan-out: 1,000 watchers on one key", Note: "10 streams of 100. " + discards, Run: func(r *Round) (report.Sample, error) {
-			return r.fanOut(fan{conns: 10, streams: 1, each: 100, keys: 1, puts: r.N(3000, 1)})
+			return r.fanOut(fan{conns: 10, streams: 1, each: 100, keys: 1, puts: r.N(3000, 1), callers: 16})
 		}},
 		{ID: "fanout-own-keys", Title: "fan-out: 10,000 watchers on a key of their own", Note: "100 streams of 100. " + discards, Run: func(r *Round) (report.Sample, error) {
-			return r.fanOut(fan{conns: 10, streams: 10, each: r.N(100, 10), keys: 100 * r.N(100, 10), puts: r.N(40000, 1)})
+			return r.fanOut(fan{conns: 10, streams: 10, each: r.N(100, 10), keys: 100 * r.N(100, 10), puts: r.N(40000, 1), callers: 64})
 		}},
 		{ID: "fanout-streams", Title: "fan-out: 100 streams of 100 watchers, all on one key", Note: discards, Run: func(r *Round) (report.Sample, error) {
-			return r.fanOut(fan{conns: 10, streams: 10, each: 100, keys: 1, puts: r.N(300, 1)})
+			return r.fanOut(fan{conns: 10, streams: 10, each: 100, keys: 1, puts: r.N(300, 1), callers: 4})
 		}},
 		benchmarkWatch("watch-one-key", "1,000 watchers on one key", 10, 1, 300),
 		benchmarkWatch("watch-own-keys", "10,000 watchers on a key of their own", 100, 10000, 20000),
@@ -107,7 +107,7 @@ func idleWatchers(r *Round) (report.Sample, error) {
 }
 
 // fan is a fan-out: watchers share `keys` keys evenly.
-type fan struct{ conns, streams, each, keys, puts int }
+type fan struct{ conns, streams, each, keys, puts, callers int }
 
 func (r *Round) fanOut(f fan) (report.Sample, error) {
 	prefix := fmt.Sprintf("fan/%d/%d/", f.keys, time.Now().UnixNano())
@@ -121,7 +121,7 @@ func (r *Round) fanOut(f fan) (report.Sample, error) {
 	var took time.Duration
 	sample, err := r.Cost(func() (float64, error) {
 		begin := time.Now()
-		if err := r.putMany(f.puts, 1, func(i int) int { return i }, name, valueSize); err != nil {
+		if err := r.putMany(f.puts, 1, f.callers, func(i int) int { return i }, name, valueSize); err != nil {
 			return 0, err
 		}
 		err := watchers.Await(r.ctx, want, watchTimeout)
@@ -206,7 +206,7 @@ func catchUp(r *Round) (report.Sample, error) {
 		return nil, err
 	}
 	events := r.N(2000, 10)
-	if err := r.putMany(events-1, 1, func(i int) int { return i }, name, valueSize); err != nil {
+	if err := r.putMany(events-1, 1, fillers, func(i int) int { return i }, name, valueSize); err != nil {
 		return nil, err
 	}
 	want := int64(1000 * events)
