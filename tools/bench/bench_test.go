@@ -20,7 +20,8 @@ func TestSelection(t *testing.T) {
 		{"put", "one-member", "put-64", true},
 		{"put", "three-members", "3m-put-64", false},
 		{"three-members", "three-members", "3m-put-64", true},
-		{"stm,put-1", "one-member", "put-1000", true},
+		{"stm,put-1", "one-member", "put-1000", false},
+		{"stm,put-1", "one-member", "put-1", true},
 		{"range", "one-member", "put-64", false},
 	} {
 		var only []string

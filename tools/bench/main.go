@@ -167,16 +167,17 @@ func newEnv(o options, only []string) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
+	servers := []proc.Server{{Name: "etcd", Bin: o.etcd}, {Name: "rusd", Bin: o.rusd}}
 	stamp := report.Workload{
 		Date: time.Now().UTC().Format("2006-01-02 15:04 MST"), Command: o.command, Machine: report.ThisMachine(),
-		Etcd: versionOf(o.etcd), Rusd: strings.TrimSpace(versionOf(o.rusd) + " " + commit()),
+		Etcd: versionOf(servers[0]), Rusd: strings.TrimSpace(versionOf(servers[1]) + " " + commit()),
 	}
 	stamp.Machine.SyncMs, stamp.Machine.Disk = ms(sync), proc.Disk(dir)
 	if stamp.Command == "" {
 		stamp.Command = "bench " + strings.Join(os.Args[1:], " ")
 	}
 	return &Env{
-		Servers:   []proc.Server{{Name: "etcd", Bin: o.etcd}, {Name: "rusd", Bin: o.rusd}},
+		Servers:   servers,
 		Benchmark: o.benchmark, Self: self, Dir: dir, Rounds: o.rounds, Scale: o.scale, Only: only, Stamp: stamp,
 	}, nil
 }
@@ -192,18 +193,19 @@ func sweep(dir string) {
 	}
 }
 
-// versionOf is the first line of --version without what every line says: "3.7.1".
-func versionOf(bin string) string {
-	out, err := exec.Command(bin, "--version").Output()
+// versionOf is what "etcd Version: 3.7.1" or "rusd Version: 0.1.0" says in --version.
+func versionOf(server proc.Server) string {
+	out, err := exec.Command(server.Bin, "--version").Output()
 	if err != nil {
 		return ""
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	fields := strings.Fields(line)
-	if len(fields) == 0 {
-		return ""
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(strings.ToLower(line))
+		if len(fields) > 1 && fields[0] == server.Name {
+			return fields[len(fields)-1]
+		}
 	}
-	return fields[len(fields)-1]
+	return ""
 }
 
 // commit of the working tree, with a plus when there is more in it than that.

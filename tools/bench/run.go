@@ -113,12 +113,27 @@ func (env *Env) runScenario(ctx context.Context, s Scenario, workloads map[strin
 		if s.Prepare != nil && seeds[server.Name] == nil {
 			continue // filling failed
 		}
+		env.listen(ctx, workloads)
 		env.say("%s: round %d of %d, %s", s.ID, min(i/len(env.Servers)+1, env.Rounds), env.Rounds, server.Name)
 		round := &Round{ctx: ctx, env: env, server: server, turn: i / len(env.Servers)}
 		if err := env.turn(round, s, seeds[server.Name], workloads); err != nil && ctx.Err() == nil {
 			env.say("%s: %s: %v", s.ID, server.Name, err)
 			failAll(server.Name, err)
 		}
+	}
+}
+
+// listen notes how busy the machine is before a round, when nothing of ours runs.
+func (env *Env) listen(ctx context.Context, workloads map[string]*report.Workload) {
+	busy, err := proc.Busy(ctx, 300*time.Millisecond)
+	if err != nil {
+		return // only a remark is lost
+	}
+	if busy > report.DisturbedMax {
+		env.say("the machine isn't quiet: others use %.0f %% of its CPUs", 100*busy)
+	}
+	for _, w := range workloads {
+		w.Disturbed = max(w.Disturbed, busy)
 	}
 }
 

@@ -12,14 +12,26 @@ const (
 	smokeWorkloads = "put-64,range-l-64,txn-mixed,restart,list"
 )
 
-// matches says whether a workload is asked for: by its scenario's name, or by the beginning of its own.
+// matches says whether a workload is asked for: by its scenario's name, by its own, or by a beginning of it that isn't one's whole name
+// (`put` means all puts, `put-1` isn't `put-1000`).
 func matches(only []string, scenario, workload string) bool {
 	if len(only) == 0 {
 		return true
 	}
 	for _, token := range only {
-		if token == scenario || strings.HasPrefix(workload, token) {
+		if token == scenario || token == workload || strings.HasPrefix(workload, token) && !isWorkload(token) {
 			return true
+		}
+	}
+	return false
+}
+
+func isWorkload(id string) bool {
+	for _, s := range scenarios() {
+		for _, w := range s.Workloads {
+			if w.ID == id {
+				return true
+			}
 		}
 	}
 	return false

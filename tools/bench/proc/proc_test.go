@@ -96,3 +96,16 @@ func TestDeadBeforeReady(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestCPULine(t *testing.T) {
+	ticks, err := parseCPU("cpu  10 1 5 80 4 1 1 2 9 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+	if err != nil || ticks != (cpuTicks{all: 104, idle: 84}) {
+		t.Errorf("%+v, %v", ticks, err)
+	}
+	if _, err := parseCPU("intr 1 2 3"); err == nil {
+		t.Error("no cpu line")
+	}
+	if busy, err := Busy(t.Context(), 50*time.Millisecond); err != nil || busy < 0 || busy > 1 {
+		t.Errorf("%v, %v", busy, err)
+	}
+}

@@ -1,6 +1,11 @@
 package report
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
 
 // Budget is what a metric has to reach. Limits are ratios to etcd in the same run, or rusd's own value.
 type Budget struct {
@@ -86,6 +91,17 @@ func budgets() []Budget {
 	all = append(all, Budget{"watch-idle", "put_kept", true, 0.95, Own})
 	atMost("watcher_kib", 0.5, "watch-idle")
 	return all
+}
+
+// budgetsOf are the budgets in the order of the measured workloads; those without a measurement come last.
+func budgetsOf(r *Results) []Budget {
+	place := func(b Budget) int {
+		if w := r.Workloads[b.Workload]; w != nil {
+			return w.Order
+		}
+		return math.MaxInt
+	}
+	return slices.SortedStableFunc(slices.Values(Budgets), func(a, b Budget) int { return cmp.Compare(place(a), place(b)) })
 }
 
 // Limit in words.

@@ -83,7 +83,7 @@ func writeRuns(b *strings.Builder, r *Results) {
 func writeBudgets(b *strings.Builder, r *Results, reasons map[string]string) (unexplained []string) {
 	met, missed, unknown := 0, 0, 0
 	var rows, why strings.Builder
-	for _, budget := range Budgets {
+	for _, budget := range budgetsOf(r) {
 		w := r.Workloads[budget.Workload]
 		metric := MetricOf(budget.Metric)
 		etcd, rusd := "-", "-"
@@ -126,6 +126,9 @@ func writeWorkload(b *strings.Builder, w *Workload) {
 	fmt.Fprintf(b, "\n### %s\n\n`%s`, %s.", w.Title, w.ID, plural(rounds, "round"))
 	if w.Note != "" {
 		b.WriteString(" " + w.Note)
+	}
+	if w.Disturbed > DisturbedMax {
+		fmt.Fprintf(b, " **Others used up to %.0f %% of the CPUs before its rounds.**", 100*w.Disturbed)
 	}
 	b.WriteString("\n")
 	for _, server := range []string{"etcd", "rusd"} {

@@ -29,7 +29,7 @@ type dot struct {
 // Plot draws the ratios as SVG, for light and dark pages.
 func Plot(r *Results) string {
 	var dots []dot
-	for _, b := range Budgets {
+	for _, b := range budgetsOf(r) {
 		w := r.Workloads[b.Workload]
 		if b.Kind != RatioToEtcd || w == nil {
 			continue

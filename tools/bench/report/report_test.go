@@ -73,9 +73,11 @@ func example() *Workload {
 
 func TestTable(t *testing.T) {
 	var out bytes.Buffer
-	PrintTable(&out, example())
+	w := example()
+	w.Disturbed = 0.4
+	PrintTable(&out, w)
 	for _, want := range []string{
-		"put 256 B, 64 clients", "10,250", "19,975", "1.95x (1.90-2.00)", "±5 %", ">= 1.80x met", "<= 0.70x missed", "<= 0.50x met",
+		"put 256 B, 64 clients", "others used up to 40 %", "10,250", "19,975", "1.95x (1.90-2.00)", "±5 %", ">= 1.80x met", "<= 0.70x missed", "<= 0.50x met",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())

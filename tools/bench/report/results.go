@@ -22,6 +22,9 @@ type Workload struct {
 	Rusd    string  `json:"rusd"` // version and commit
 	Etcd    string  `json:"etcd"`
 
+	// Disturbed is the greatest share of the CPUs that others used just before a round began.
+	Disturbed float64 `json:"disturbed"`
+
 	Samples map[string][]Sample `json:"samples"`          // by server
 	Failed  map[string]string   `json:"failed,omitempty"` // by server: why there is no sample of a round
 }

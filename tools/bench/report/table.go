@@ -7,6 +7,9 @@ import (
 	"text/tabwriter"
 )
 
+// DisturbedMax is what others may use of the CPUs before it is said.
+const DisturbedMax = 0.1
+
 // Row is one metric of a workload, as tables show it.
 type Row struct {
 	Metric     Metric
@@ -65,6 +68,9 @@ func ratio(v float64) string { return Format(v) + "x" }
 // PrintTable writes a workload for a terminal.
 func PrintTable(out io.Writer, w *Workload) {
 	fmt.Fprintf(out, "\n%s  [%s]\n", w.Title, w.ID)
+	if w.Disturbed > DisturbedMax {
+		fmt.Fprintf(out, "  others used up to %.0f %% of the CPUs before its rounds\n", 100*w.Disturbed)
+	}
 	for server, why := range w.Failed {
 		fmt.Fprintf(out, "  %s: %s\n", server, firstLine(why))
 	}
