@@ -38,6 +38,10 @@ multi-node: ## the validation plan T1..T8 on real processes
 	tools/build.sh etcdctl grpcurl
 	scripts/multi-node-test.sh
 
+.PHONY: k8s
+k8s: ## a real Kubernetes apiserver on 1 and 3 members, which are killed under writes; the first build takes minutes
+	scripts/k8s-test.sh
+
 fault: ## random faults for MINUTES, every answer judged; SEED repeats a run
 	FAULT_MINUTES=$(MINUTES) FAULT_SEED=$(SEED) $(CARGO) test --test linearizability -- --ignored --exact --nocapture mixture::a_long_mixture
 

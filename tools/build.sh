@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds the real etcd tools that the tests, the bench and CI drive, into tools/bin.
 #
-# Versions are pinned by tools/go.mod and tools/benchmark/go.mod (the load generator needs older
-# dependencies, hence a module of its own). A binary is rebuilt only when its go.mod or go.sum changed.
-# With names as arguments only those are built: tools/build.sh etcdctl
-# `bench` is ours (tools/bench) and rebuilt when its sources changed; it is built only when asked for.
+# Versions are pinned by tools/go.mod, tools/benchmark/go.mod (the load generator needs older
+# dependencies, hence a module of its own) and tools/k8s/go.mod. A binary is rebuilt only when its go.mod or
+# go.sum changed, or its sources if it is ours: `bench` (tools/bench), `k8swalk` (tools/k8s).
+# With names as arguments only those are built: tools/build.sh etcdctl. Ours and Kubernetes' (a build of
+# minutes: kube-apiserver kube-controller-manager kubectl) are built only when asked for.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 out="$here/bin"
@@ -25,9 +26,17 @@ package() {
         actionlint) echo "$here github.com/rhysd/actionlint/cmd/actionlint" ;;
         benchmark) echo "$here/benchmark go.etcd.io/etcd/v3/tools/benchmark" ;;
         bench) echo "$here/bench rusd/tools/bench" ;;
+        kube-apiserver | kube-controller-manager | kubectl) echo "$here/k8s k8s.io/kubernetes/cmd/$1" ;;
+        k8swalk) echo "$here/k8s rusd/tools/k8s/walk" ;;
         *) echo "tools: no such tool: $1" >&2; return 1 ;;
     esac
 }
+
+# The versions that Kubernetes' own build stamps into its programs; without them they call themselves v0.0.0.
+k8s="$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/k8s/go.mod")"
+minor="${k8s#v1.}"
+stamps="-X k8s.io/component-base/version.gitVersion=$k8s -X k8s.io/component-base/version.gitMajor=1"
+stamps+=" -X k8s.io/component-base/version.gitMinor=${minor%%.*}"
 
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=(etcdctl etcd etcdutl grpcurl actionlint benchmark)
@@ -35,10 +44,14 @@ for name in "${names[@]}"; do
     read -r dir pkg <<<"$(package "$name")"
     [ -n "$dir" ] || exit 1
     stamp="$out/.$name.stamp"
-    sum="$(cat "$dir/go.mod" "$dir/go.sum" | sha256sum)"
-    [ "$name" != bench ] || sum="$(find "$dir" -name '*.go' -o -name 'go.*' | LC_ALL=C sort | xargs cat | sha256sum)"
+    flags="" files=("$dir/go.mod" "$dir/go.sum")
+    case "$pkg" in
+        k8s.io/*) flags="$stamps" ;;
+        rusd/*) mapfile -t -O 2 files < <(find "$dir" -name '*.go' | LC_ALL=C sort) ;;
+    esac
+    sum="$(cat "${files[@]}" | sha256sum)"
     if [ -x "$out/$name" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then continue; fi
     echo "tools: building $name"
-    (cd "$dir" && CGO_ENABLED=0 go build -trimpath -o "$out/$name" "$pkg")
+    (cd "$dir" && CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -o "$out/$name" "$pkg")
     echo "$sum" >"$stamp"
 done
