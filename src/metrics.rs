@@ -208,6 +208,13 @@ impl Metrics {
         self.methods.get(path)
     }
 
+    /// Whether any method belongs to this service.
+    pub fn has_service(&self, service: &str) -> bool {
+        self.methods
+            .keys()
+            .any(|path| path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).is_some_and(|(known, _)| known == service))
+    }
+
     /// Where further families are registered.
     pub fn registry(&self) -> &Registry {
         &self.registry

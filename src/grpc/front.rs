@@ -3,6 +3,7 @@
 //! KV is called directly; all other services through tonic's router. Per call: one look into a table of methods, two counters,
 //! a counting body each way. No string is made.
 
+use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
 use crate::metrics::{Kind, Method, Metrics};
 use crate::pb;
@@ -10,7 +11,7 @@ use crate::server::{Error, Server};
 use axum::Router;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::convert::Infallible;
@@ -29,6 +30,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// etcd's allowance on top of `--max-request-bytes`.
 const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Served, and not counted: etcd has none.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// Sets what all services have in common: message sizes and compression. A macro, for each generated server is a type of its own.
 #[macro_export]
@@ -101,9 +105,10 @@ impl Front {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        if !is_grpc(&request) {
-            let call = self.web.clone().call(request.map(axum::body::Body::new));
-            return Answer::Web(Box::pin(call));
+        match transport::content_type(request.headers()) {
+            ContentType::Grpc => {}
+            ContentType::Unfit => return Answer::Refused(Some(Box::new(transport::unsupported_type(request.headers())))),
+            ContentType::Other => return Answer::Web(Box::pin(self.web.clone().call(request.map(axum::body::Body::new)))),
         }
         let method = self.shared.metrics.method(request.uri().path()).cloned();
         let mut ending = None;
@@ -116,6 +121,9 @@ impl Front {
                     return Answer::Refused(Some(Box::new(status.into_http())));
                 }
             }
+        } else if !request.uri().path().starts_with(REFLECTION) {
+            let status = transport::unknown_path(request.uri().path(), |service| self.shared.metrics.has_service(service));
+            return Answer::Refused(Some(Box::new(status.into_http())));
         }
         let is_kv = request.uri().path().starts_with("/etcdserverpb.KV/");
         let request = request.map(|body| Received { body, metrics: self.shared.metrics.clone() });
@@ -132,10 +140,6 @@ fn with_reflection(routes: Routes) -> Routes {
     routes.add_service(v1).add_service(builder().build_v1alpha().expect("written by build.rs"))
 }
 
-fn is_grpc<B>(request: &Request<B>) -> bool {
-    request.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
 impl Shared {
     /// The gates (contract a.5): a learner serves little, and who asks for a leader gets none without one.
     /// For a stream of such a client, what will end it.
@@ -143,6 +147,10 @@ impl Shared {
         let status = self.server.consensus.status();
         if status.is_learner && !serves_as_learner(request.uri().path()) {
             return Err(status::not_for_learner());
+        }
+        let version = request.headers().get("client-api-version").map(HeaderValue::as_bytes).unwrap_or_default();
+        if std::str::from_utf8(version).is_err() {
+            return Err(Status::invalid_argument("etcdserver: invalid client api version"));
         }
         let wants_leader = request.headers().get("hasleader").is_some_and(|value| value == "true");
         if !wants_leader {
@@ -238,9 +246,8 @@ impl Future for Answer {
             }
             Self::Grpc { call, method, ending, metrics } => {
                 let Ok(mut response) = ready!(call.as_mut().poll(cx));
-                let status = response.extensions().get::<Status>();
-                if let Some(status) = status.filter(|status| matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted)) {
-                    response = status::from_transport(status.clone()).into_http();
+                if let Some(status) = response.extensions().get().and_then(|status| transport::unreadable(status, Reading::Request)) {
+                    response = status.into_http();
                 }
                 let code = response.extensions().get::<Status>().map(Status::code);
                 let mut method = method.take();

@@ -1,5 +1,6 @@
 //! The Lease service. What needs the leader's clock goes through [`LeaderLeases`], the rest through the log or this member's state.
 
+use super::transport::{self, Reading};
 use super::watch::header;
 use crate::pb::etcdserverpb as pb;
 use crate::server::leases::{LeaderLeases, Leases, TTL_MAX_SECS};
@@ -130,7 +131,11 @@ struct Session {
 impl Session {
     /// One answer per request, in their order.
     async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
-        let Some(pb::LeaseKeepAliveRequest { id }) = self.requests.message().await? else { return Ok(None) };
+        let Some(pb::LeaseKeepAliveRequest { id }) =
+            self.requests.message().await.map_err(|status| transport::unreadable(&status, Reading::Stream).unwrap_or(status))?
+        else {
+            return Ok(None);
+        };
         let server = &self.service.server;
         // Filled before renewing, as etcd's: the revision must not be one the lease no longer lived at.
         let header = Some(header(server, server.state.store().revision()));

@@ -18,6 +18,7 @@ mod maintenance;
 mod range_stream;
 pub mod recipe;
 pub mod status;
+mod transport;
 pub mod watch;
 
 use crate::metrics::Metrics;

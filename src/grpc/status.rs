@@ -109,28 +109,6 @@ pub fn not_yet(what: &'static str) -> Status {
     Status::unimplemented(format!("{what} is not implemented yet"))
 }
 
-/// A message over the receiving limit, in grpc-go's words; other statuses pass.
-pub fn from_transport(status: Status) -> Status {
-    match too_large(status.message()).or_else(|| too_large_unpacked(status.message())) {
-        Some(text) => Status::resource_exhausted(text),
-        None => status,
-    }
-}
-
-/// Understands tonic's words for a message that is too large.
-fn too_large(message: &str) -> Option<String> {
-    let numbers = message.strip_prefix("Error, decoded message length too large: found ")?.strip_suffix(" bytes")?;
-    let (found, limit) = numbers.split_once(" bytes, the limit is: ")?;
-    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
-}
-
-/// The same of a message that was compressed.
-fn too_large_unpacked(message: &str) -> Option<String> {
-    let limit =
-        message.strip_prefix("Error decompressing: size limit, of ")?.strip_suffix(" bytes, exceeded while decompressing message")?;
-    Some(format!("grpc: received message after decompression larger than max {limit}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,17 +155,5 @@ mod tests {
         assert_eq!(of(Compacted.into()).0, Code::OutOfRange);
         assert_eq!(of(NoSpace.into()).0, Code::ResourceExhausted);
         assert_eq!(of(Corrupt.into()).0, Code::DataLoss);
-    }
-
-    #[test]
-    fn a_message_over_the_limit_is_told_in_go_words() {
-        let tonic = "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes";
-        let status = from_transport(Status::out_of_range(tonic));
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(status.message(), "grpc: received message larger than max (3000000 vs. 2097152)");
-        let tonic = "Error decompressing: size limit, of 2097152 bytes, exceeded while decompressing message";
-        let status = from_transport(Status::resource_exhausted(tonic));
-        assert_eq!(status.message(), "grpc: received message after decompression larger than max 2097152");
-        assert_eq!(from_transport(Status::cancelled("x")).code(), Code::Cancelled);
     }
 }

@@ -3,6 +3,7 @@
 //! A stream is one state that the transport polls when it can send: no task and no channel of its own. A client that doesn't read is not
 //! polled; what it costs then is its bounded queue.
 
+use super::transport::{self, Reading};
 use crate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion};
 use crate::pb::mvccpb;
 use crate::server::Server;
@@ -110,8 +111,11 @@ impl Session {
                 request = next_request(&mut self.requests) => match request {
                     Ok(Some(request)) => self.take(request),
                     Ok(None) => self.requests = None,
-                    // The client is gone, or speaks nonsense.
-                    Err(_) => return Err(Status::new(Code::Cancelled, "etcdserver: watch canceled")),
+                    // The client speaks nonsense, or is gone.
+                    Err(status) => {
+                        let nonsense = transport::unreadable(&status, Reading::Stream);
+                        return Err(nonsense.unwrap_or_else(|| Status::new(Code::Cancelled, "etcdserver: watch canceled")));
+                    }
                 },
                 () = self.stream.wait() => {}
             }

@@ -1,0 +1,13 @@
+//! Bad input on both ports of a live member: whatever comes in, the member goes on, answers others meanwhile, and its memory stays bounded.
+//!
+//! | file | what comes in |
+//! |---|---|
+//! | `calls` | calls that are well-formed HTTP/2 and bad gRPC: answered in etcd's words, told by etcd itself where it is built |
+//! | `garbage` | random bytes, broken frames, half a preface |
+
+mod calls;
+mod garbage;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod victim;
+mod wire;
