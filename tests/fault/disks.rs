@@ -80,7 +80,7 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
             if leads { "power cut of the leader" } else { "power cut" }
         }
         Kind::PowerCutAll => {
-            members = (0..world.len()).collect();
+            members = world.members();
             members.iter().for_each(|member| cut(world, *member));
             "power cut of all"
         }
@@ -100,7 +100,7 @@ fn cut(world: &mut World, member: usize) {
 }
 
 /// Ends it. A member that had to leave service, or may have, is left to be started again.
-pub async fn end(fault: Fault, world: &mut World, _: &mut StdRng) {
+pub fn end(fault: Fault, world: &mut World) {
     for member in fault.members {
         match fault.kind {
             Kind::PowerCut | Kind::PowerCutAll | Kind::Clock => {}

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};
 
-const LOAD: Load = Load { clients: 6, value_bytes_max: 4000 };
+const LOAD: Load = Load { clients: 6, value_bytes_max: 4000, tenants: 0 };
 /// So small that whoever was away needs a snapshot, and purges all the time.
 const TINY: [&str; 2] = ["--snapshot-count=20", "--snapshot-catchup-entries=5"];
 

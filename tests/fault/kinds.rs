@@ -1,7 +1,7 @@
-//! The kinds of faults, each with its beginning and its end. What each family does is in its file: `processes`, `partitions`, `disks`.
+//! The kinds of faults, each with its beginning and its end. What each family does is in its file.
 
 use crate::fault::world::World;
-use crate::fault::{disks, partitions, processes};
+use crate::fault::{disks, membership, partitions, processes};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -14,6 +14,8 @@ pub enum Kind {
     Network(partitions::Kind),
     /// A disk is sick, or a clock wrong.
     Disk(disks::Kind),
+    /// Members come and go.
+    Membership(membership::Kind),
 }
 
 /// One that is going on.
@@ -24,6 +26,8 @@ pub enum Fault {
     Network(partitions::Fault),
     /// See [`disks`].
     Disk(disks::Fault),
+    /// See [`membership`]. Nothing is to be healed.
+    Membership(&'static str),
 }
 
 impl Fault {
@@ -33,15 +37,17 @@ impl Fault {
             Kind::Process(kind) => Self::Process(processes::begin(kind, world, random).await?),
             Kind::Network(kind) => Self::Network(partitions::begin(kind, world, random).await?),
             Kind::Disk(kind) => Self::Disk(disks::begin(kind, world, random).await?),
+            Kind::Membership(kind) => Self::Membership(membership::change(kind, world, random).await?),
         })
     }
 
     /// Ends it: processes that it ended are left to be started again.
-    pub async fn end(self, world: &mut World, random: &mut StdRng) {
+    pub fn end(self, world: &mut World) {
         match self {
             Self::Process(fault) => processes::end(fault, world),
             Self::Network(_) => partitions::end(world),
-            Self::Disk(fault) => disks::end(fault, world, random).await,
+            Self::Disk(fault) => disks::end(fault, world),
+            Self::Membership(_) => {}
         }
     }
 
@@ -51,6 +57,7 @@ impl Fault {
             Self::Process(fault) => fault.name,
             Self::Network(fault) => fault.name,
             Self::Disk(fault) => fault.name,
+            Self::Membership(name) => name,
         }
     }
 }
@@ -67,12 +74,16 @@ pub fn possible(world: &World) -> Vec<Kind> {
     if !world.disks.is_empty() {
         kinds.extend(disks::POWER_KINDS.iter().copied().map(Kind::Disk));
     }
+    if world.spec.spare > 0 {
+        kinds.extend(membership::KINDS.iter().copied().map(Kind::Membership));
+    }
     kinds
 }
 
 /// A member drawn: half of the time the leader, if there is one.
 pub async fn victim(world: &World, random: &mut StdRng) -> (usize, bool) {
-    let anyone = random.random_range(0..world.len());
+    let members = world.members();
+    let anyone = members[random.random_range(0..members.len())];
     let wanted = random.random_bool(0.5);
     match world.leader().await.filter(|_| wanted) {
         Some(leader) => (leader, true),
@@ -82,7 +93,7 @@ pub async fn victim(world: &World, random: &mut StdRng) -> (usize, bool) {
 
 /// Members in random order.
 pub fn shuffled(world: &World, random: &mut StdRng) -> Vec<usize> {
-    let mut members: Vec<usize> = (0..world.len()).collect();
+    let mut members = world.members();
     for at in (1..members.len()).rev() {
         members.swap(at, random.random_range(0..=at));
     }

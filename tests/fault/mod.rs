@@ -6,8 +6,8 @@
 //!   Shim     a library between the server and libc: sick disks, wrong clocks, sudden ends   (shim)
 //!   Disk     a loop device: power cuts, no room                                             (disk)
 //! Nemesis    draws faults from a seed, heals, measures recovery                             (nemesis, kinds)
-//!   families what happens: processes, partitions, disks
-//! Stories    one fault each, told from begin to end                                         (leaders, sick_disks, interrupted)
+//!   families what happens: processes, partitions, disks, membership
+//! Stories    one fault each, told from begin to end                                         (leaders, sick_disks, interrupted, leases)
 //! ```
 
 pub mod disk;
@@ -15,6 +15,8 @@ pub mod disks;
 mod interrupted;
 pub mod kinds;
 mod leaders;
+mod leases;
+pub mod membership;
 pub mod namespace;
 pub mod nemesis;
 pub mod network;

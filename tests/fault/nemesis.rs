@@ -2,6 +2,7 @@
 
 use crate::clients::Shared;
 use crate::fault::kinds::{Fault, Kind};
+use crate::fault::membership;
 use crate::fault::world::World;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -53,9 +54,9 @@ pub async fn run(world: &mut World, shared: &Arc<Shared>, kinds: &[Kind]) -> Tal
         }
         let names: Vec<&str> = active.iter().map(Fault::name).collect();
         for fault in active {
-            fault.end(world, &mut random).await;
+            fault.end(world);
         }
-        revive(world, &mut tally.violations, &names);
+        revive(world, &mut tally.violations, &names).await;
         let healed = shared.now();
         let recovered = recovery(shared, healed).await;
         match recovered {
@@ -66,6 +67,7 @@ pub async fn run(world: &mut World, shared: &Arc<Shared>, kinds: &[Kind]) -> Tal
             }
         }
     }
+    tally.violations.extend(membership::settle(world).await);
     tally
 }
 
@@ -73,9 +75,10 @@ async fn pause(random: &mut StdRng, milliseconds: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(random.random_range(milliseconds))).await;
 }
 
-/// Starts whatever is down. A member that ended although nothing made it is a violation, but it may start again as others do.
-fn revive(world: &mut World, violations: &mut Vec<String>, names: &[&str]) {
-    for member in 0..world.len() {
+/// Starts whatever is down, and waits for the end of who was removed. A member that ended although nothing made it is a violation, but it may
+/// start again as others do.
+async fn revive(world: &mut World, violations: &mut Vec<String>, names: &[&str]) {
+    for member in world.members() {
         let ended = world.cluster.members[member].process.as_mut().map(|process| process.ended());
         match ended {
             Some(None) => {}
@@ -86,6 +89,7 @@ fn revive(world: &mut World, violations: &mut Vec<String>, names: &[&str]) {
             }
         }
     }
+    violations.extend(membership::farewell(world).await);
 }
 
 /// Until a write is acknowledged that began after `healed`.

@@ -65,37 +65,36 @@ pub const CUT: Link = Link { cut: true, lost_permille: 0, doubled_permille: 0, d
 pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option<Fault> {
     let (one, leads) = victim(world, random).await;
     let network = world.network.as_ref()?;
-    let members = world.len();
     let order = shuffled(world, random);
     let name = match kind {
         Kind::Isolate => {
-            isolate(network, one, members);
+            isolate(network, one, &order);
             if leads { "leader cut off" } else { "member cut off" }
         }
         Kind::Deaf => {
-            others(one, members).for_each(|other| network.set(other, one, CUT));
+            others(one, &order).for_each(|other| network.set(other, one, CUT));
             if leads { "leader deaf" } else { "member deaf" }
         }
         Kind::Mute => {
-            others(one, members).for_each(|other| network.set(one, other, CUT));
+            others(one, &order).for_each(|other| network.set(one, other, CUT));
             if leads { "leader mute" } else { "member mute" }
         }
         Kind::Pair => {
-            network.set_both(one, world.other(one, random.random_range(0..members - 1)), CUT);
+            network.set_both(one, others(one, &order).next()?, CUT);
             if leads { "leader and another cut from each other" } else { "two cut from each other" }
         }
         Kind::Ring => {
-            let apart = |one: usize, other: usize| !matches!(one.abs_diff(other), 1) && one.abs_diff(other) != members - 1;
+            let apart = |one: usize, other: usize| one.abs_diff(other) != 1 && one.abs_diff(other) != order.len() - 1;
             cut_where(network, &order, apart);
             "ring"
         }
         Kind::Split => {
-            let side = random.random_range(1..members);
+            let side = random.random_range(1..order.len().max(2));
             cut_where(network, &order, |one, other| (one < side) != (other < side));
             "split"
         }
         Kind::Bridge => {
-            let half = members / 2;
+            let half = order.len() / 2;
             cut_where(network, &order, |one, other| one != half && other != half && (one < half) != (other < half));
             "halves that share one member"
         }
@@ -105,18 +104,18 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
         }
         Kind::Lossy => {
             let lost_permille = random.random_range(10..300);
-            everywhere(network, members, Link { lost_permille, ..Link::default() });
+            everywhere(network, &order, Link { lost_permille, ..Link::default() });
             "packets lost"
         }
         Kind::Slow => {
             let delay = Duration::from_millis(random.random_range(1..120));
             let jitter = delay.mul_f64(random.random_range(0.0..2.0));
-            everywhere(network, members, Link { delay, jitter, ..Link::default() });
+            everywhere(network, &order, Link { delay, jitter, ..Link::default() });
             "packets delayed and reordered"
         }
         Kind::Doubled => {
             let jitter = Duration::from_millis(random.random_range(1..30));
-            everywhere(network, members, Link { doubled_permille: 300, jitter, ..Link::default() });
+            everywhere(network, &order, Link { doubled_permille: 300, jitter, ..Link::default() });
             "packets doubled and reordered"
         }
     };
@@ -131,12 +130,12 @@ pub fn end(world: &World) {
 }
 
 /// Cuts one off from all other members.
-pub fn isolate(network: &Network, one: usize, members: usize) {
+pub fn isolate(network: &Network, one: usize, members: &[usize]) {
     others(one, members).for_each(|other| network.set_both(one, other, CUT));
 }
 
-fn others(one: usize, members: usize) -> impl Iterator<Item = usize> {
-    (0..members).filter(move |other| *other != one)
+fn others(one: usize, members: &[usize]) -> impl Iterator<Item = usize> {
+    members.iter().copied().filter(move |other| *other != one)
 }
 
 /// Cuts pairs, chosen by their places in `order`.
@@ -148,8 +147,8 @@ fn cut_where(network: &Network, order: &[usize], apart: impl Fn(usize, usize) ->
     }
 }
 
-fn everywhere(network: &Network, members: usize, link: Link) {
-    for one in 0..members {
-        others(one, members).for_each(|other| network.set(one, other, link));
+fn everywhere(network: &Network, members: &[usize], link: Link) {
+    for one in members {
+        others(*one, members).for_each(|other| network.set(*one, other, link));
     }
 }

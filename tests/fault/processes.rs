@@ -74,7 +74,7 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
             "kill -9 of a majority"
         }
         Kind::KillAll => {
-            (0..world.len()).for_each(|member| world.cluster.kill(member));
+            world.members().into_iter().for_each(|member| world.cluster.kill(member));
             "kill -9 of all"
         }
         Kind::Stop => {
@@ -96,7 +96,7 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
         }
         Kind::MoveLeader => {
             let leader = world.leader().await?;
-            let to = world.other(leader, random.random_range(0..world.len() - 1));
+            let to = shuffled(world, random).into_iter().find(|member| *member != leader)?;
             let target_id = world.client(to, Duration::from_secs(1)).status().await.ok()?.header?.member_id;
             let request = rusd::pb::etcdserverpb::MoveLeaderRequest { target_id };
             world.client(leader, Duration::from_secs(2)).maintenance.move_leader(request).await.ok()?;

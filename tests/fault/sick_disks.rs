@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-const LOAD: Load = Load { clients: 6, value_bytes_max: 0 };
+const LOAD: Load = Load { clients: 6, value_bytes_max: 0, tenants: 1 };
 const SHORT: Duration = Duration::from_secs(2);
 
 /// Puts numbered keys one after the other, until told to stop; what was acknowledged.

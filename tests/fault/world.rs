@@ -6,14 +6,17 @@ use crate::fault::shim::Shim;
 use crate::harness::client::{Client, channel};
 use crate::harness::cluster::Cluster;
 use crate::harness::skipped;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// How many members.
+    /// How many members there are in the beginning.
     pub members: usize,
+    /// Seats for more.
+    pub spare: usize,
     /// Beside the times.
     pub flags: Vec<String>,
     /// Decides what is random.
@@ -33,7 +36,7 @@ impl Spec {
     /// Members with neither network nor disks of their own.
     pub fn new(members: usize, seed: u64) -> Self {
         let flags = TIMES.into_iter().chain(["--watch-progress-notify-interval=200ms"]).map(String::from).collect();
-        Self { members, flags, seed, network: false, shim: false, disk_mib: None }
+        Self { members, spare: 0, flags, seed, network: false, shim: false, disk_mib: None }
     }
 
     /// With more flags.
@@ -45,6 +48,11 @@ impl Spec {
     /// With a network of its own.
     pub fn network(self) -> Self {
         Self { network: true, ..self }
+    }
+
+    /// With room for so many more members.
+    pub fn spare(self, spare: usize) -> Self {
+        Self { spare, ..self }
     }
 
     /// With sick disks and wrong clocks.
@@ -70,6 +78,10 @@ pub struct World {
     pub disks: Vec<Disk>,
     /// What it was made of.
     pub spec: Spec,
+    /// The seats whose members belong to the cluster, as far as we know.
+    pub joined: BTreeSet<usize>,
+    /// The seats whose members were removed and have to end.
+    pub leaving: BTreeSet<usize>,
 }
 
 /// Worlds one after the other: two at once would measure the machine, not the store.
@@ -94,7 +106,7 @@ pub fn with_world<F: Future<Output = ()>>(spec: Spec, story: impl FnOnce(World) 
             });
             runtime.build().expect("a runtime").block_on(async {
                 let mut world = world;
-                world.cluster.start_all();
+                world.members().into_iter().for_each(|member| world.cluster.start(member));
                 world.cluster.wait_all().await;
                 story(world).await;
             });
@@ -109,8 +121,9 @@ pub fn with_world<F: Future<Output = ()>>(spec: Spec, story: impl FnOnce(World) 
 impl World {
     fn make(spec: Spec) -> Self {
         let flags: Vec<&str> = spec.flags.iter().map(String::as_str).collect();
-        let mut cluster = Cluster::prepare(spec.members, &flags);
-        let network = spec.network.then(|| Network::new(spec.members, spec.seed)).and_then(|network| match network {
+        let seats = spec.members + spec.spare;
+        let mut cluster = Cluster::prepare(seats, &flags);
+        let network = spec.network.then(|| Network::new(seats, spec.seed)).and_then(|network| match network {
             Ok(network) => Some(network),
             Err(error) => {
                 skipped("faults of the network", &format!("they need root, /dev/net/tun and ip: {error}"));
@@ -123,16 +136,23 @@ impl World {
                 member.host = Network::address(number);
                 member.setup = Some(std::sync::Arc::new(move |command| space.apply(command)));
             }
-            cluster.initial_cluster = cluster.peers();
         }
+        let founders = cluster.members[..spec.members].iter().map(|member| format!("{}={}", member.name, member.peer_url()));
+        cluster.initial_cluster = founders.collect::<Vec<_>>().join(",");
         let disks = disks(&mut cluster, spec.disk_mib);
         let shims = if spec.shim { shims(&mut cluster) } else { Vec::new() };
-        Self { cluster, network, shims, disks, spec }
+        let joined = (0..spec.members).collect();
+        Self { cluster, network, shims, disks, spec, joined, leaving: BTreeSet::new() }
     }
 
     /// How many members.
     pub fn len(&self) -> usize {
-        self.cluster.len()
+        self.joined.len()
+    }
+
+    /// The seats of the members.
+    pub fn members(&self) -> Vec<usize> {
+        self.joined.iter().copied().collect()
     }
 
     /// A client of a member whose calls end soon.
@@ -142,7 +162,7 @@ impl World {
 
     /// Who leads the newest term, of those that answer within a second.
     pub async fn leader(&self) -> Option<usize> {
-        let asked = (0..self.len()).map(|member| async move {
+        let asked = self.members().into_iter().map(|member| async move {
             let status = self.client(member, Duration::from_secs(1)).status().await.ok()?;
             let header = status.header?;
             (header.member_id == status.leader).then_some((header.raft_term, member))
@@ -176,7 +196,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Who uses a disk goes first.
-        (0..self.len()).for_each(|member| self.cluster.kill(member));
+        (0..self.cluster.len()).for_each(|member| self.cluster.kill(member));
         self.disks.clear();
     }
 }

@@ -144,6 +144,19 @@ fn unknown_deletions_are_told_apart() {
 }
 
 #[test]
+fn an_unknown_txn_that_put_did_not_also_delete() {
+    let txn = Call::Write {
+        plain: false,
+        compares: vec![Compare::Exists { key: K.into(), exists: false }],
+        success: vec![put_op("a")],
+        failure: vec![Op::Delete { from: K.into(), to: None }],
+    };
+    let operations = [operation(0, 0, u64::MAX, txn, Answer::Unknown), delete(1, 6, u64::MAX, Answer::Unknown)];
+    assert_eq!(check(&operations, &log(&[set(a()), gone()])), []);
+    caught(&operations[..1], &log(&[set(a()), gone()]), "nobody deleted");
+}
+
+#[test]
 fn a_revision_that_goes_back_is_caught() {
     let late = |member| Operation { member, ..read_at(1, 40, 50, 0, true, 2, Some(a())) };
     let mut operations =

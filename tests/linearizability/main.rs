@@ -8,6 +8,7 @@
 //! checker, owners, order         judge by revisions: everything must be explained
 //! search                         judges by values alone, with no belief in revisions
 //! watch_checker                  etcd's watch guarantees
+//! tenants, lease_checker         leases neither end early nor live for ever
 //! settle, trial                  the end of a run, and the whole of one
 //! fault/                         what can go wrong
 //! ```
@@ -22,6 +23,8 @@ mod fault;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
+mod lease_checked;
+mod lease_checker;
 mod mixture;
 mod model;
 mod order;
@@ -29,6 +32,7 @@ mod owners;
 mod perform;
 mod search;
 mod settle;
+mod tenants;
 mod trial;
 mod watch_checked;
 mod watch_checker;

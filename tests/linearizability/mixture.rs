@@ -1,8 +1,8 @@
 //! Random mixtures of everything: short ones for every test run, and a long one (`make fault`).
 
 use crate::fault::kinds::{Kind, possible};
-use crate::fault::nemesis;
 use crate::fault::world::{Spec, World, with_world};
+use crate::fault::{membership, nemesis};
 use crate::trial::{Load, Report, Trial};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -39,7 +39,7 @@ fn run(spec: Spec, load: Load, time: Duration, choose: impl Fn(&World) -> Vec<Ki
     report.into_inner().expect("no panic while held")
 }
 
-const LOAD: Load = Load { clients: 9, value_bytes_max: 0 };
+const LOAD: Load = Load { clients: 9, value_bytes_max: 0, tenants: 3 };
 
 #[test]
 fn a_cluster_under_everything_is_linearizable() {
@@ -50,6 +50,17 @@ fn a_cluster_under_everything_is_linearizable() {
 fn a_cluster_that_lives_on_snapshots_is_linearizable() {
     let load = Load { value_bytes_max: 20_000, ..LOAD };
     run(Spec::new(3, seed()).flags(&SNAPSHOTS).network().shim(), load, Duration::from_secs(15), possible).assert_clean();
+}
+
+#[test]
+fn a_cluster_whose_members_come_and_go_is_linearizable() {
+    let spec = Spec::new(3, seed()).spare(3).flags(&SNAPSHOTS).network();
+    let changes = |world: &World| {
+        let mut kinds = possible(world);
+        kinds.extend([membership::KINDS, membership::KINDS].concat().into_iter().map(Kind::Membership));
+        kinds
+    };
+    run(spec, LOAD, Duration::from_secs(15), changes).assert_clean();
 }
 
 #[test]
@@ -89,6 +100,10 @@ fn run_drawn(seed: u64, time: Duration) -> Report {
     if random.random_bool(0.7) {
         spec = spec.shim();
     }
-    let load = Load { clients: random.random_range(4..16), value_bytes_max: if random.random_bool(0.3) { 30_000 } else { 0 } };
+    if random.random_bool(0.4) {
+        spec = spec.spare(random.random_range(1..4));
+    }
+    let value_bytes_max = if random.random_bool(0.3) { 30_000 } else { 0 };
+    let load = Load { clients: random.random_range(4..16), value_bytes_max, tenants: random.random_range(0..6) };
     run(spec, load, time, possible)
 }

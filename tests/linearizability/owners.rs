@@ -4,7 +4,7 @@
 use crate::checker::{PREFIX, Violation};
 use crate::history::{Answer, Call, Change, Log, Op, Operation};
 use crate::model::{self, State};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// For each revision of the log the operation that made it; `None` for what is not ours.
 pub fn find(operations: &[Operation], log: &Log, violations: &mut Vec<Violation>) -> Vec<Option<usize>> {
@@ -76,7 +76,9 @@ fn owner_of(changes: &[Change], revision: i64, writers: &HashMap<&str, usize>, a
 /// Finds a distinct deletion of unknown outcome for each deletion nobody was told of (augmenting paths: few of either). One that began when
 /// somebody had already stood at the revision can't have made it.
 fn match_deletions(operations: &[Operation], log: &Log, orphans: &[usize], owners: &mut [Option<usize>], violations: &mut Vec<Violation>) {
-    let unknown: Vec<usize> = (0..operations.len()).filter(|at| operations[*at].answer == Answer::Unknown).collect();
+    let told: HashSet<usize> = owners.iter().flatten().copied().collect();
+    let unknown = (0..operations.len()).filter(|at| operations[*at].answer == Answer::Unknown && !told.contains(at));
+    let unknown: Vec<usize> = unknown.collect();
     let seen_before = seen_before(operations, &unknown);
     let candidates: Vec<Vec<usize>> = with_states(log, orphans, |place, revision, state| {
         let fits = |at: &usize| {

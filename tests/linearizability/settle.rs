@@ -25,7 +25,7 @@ pub async fn newest(world: &mut World, violations: &mut Vec<String>) -> i64 {
     let mut rounds: Vec<Vec<i64>> = Vec::new();
     loop {
         let mut round = Vec::new();
-        for url in world.cluster.endpoints() {
+        for url in world.members().into_iter().map(|member| world.cluster.members[member].client_url()) {
             let request = RangeRequest { key: "any".into(), ..Default::default() };
             let answer = kv(&url, LIMIT).range(request).await;
             round.push(answer.map(|response| response.into_inner().header.map_or(0, |header| header.revision)));
@@ -72,7 +72,8 @@ pub async fn compare(world: &mut World, log: &Log, newest: i64, violations: &mut
     let mut state = State::new();
     log.revisions.iter().for_each(|changes| model::advance(&mut state, changes));
     let mut hashes = Vec::new();
-    for (member, url) in world.cluster.endpoints().iter().enumerate() {
+    for member in world.members() {
+        let url = &world.cluster.members[member].client_url();
         match contents(url, newest).await {
             Ok((revision, contents)) if revision != newest || contents != state => {
                 violations.push(format!("member {member} holds {contents:?} at revision {revision}, the log says {state:?} at {newest}"));

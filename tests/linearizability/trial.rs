@@ -6,12 +6,12 @@ use crate::fault::nemesis::Tally;
 use crate::fault::world::World;
 use crate::history::{Answer, Log, Operation, render};
 use crate::search::{self, SLOTS, key};
-use crate::settle;
+use crate::tenants::{self, Register};
 use crate::watch_checker::{self, Facts};
 use crate::watchers::{Moment, Watcher};
 use crate::wire::Range;
 use crate::workload::GROUPS;
-use crate::{owners, workload};
+use crate::{lease_checker, owners, settle, workload};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Load {
     pub clients: usize,
     /// Now and then a value is up to so large.
     pub value_bytes_max: usize,
+    /// Who take leases.
+    pub tenants: usize,
 }
 
 /// What came of it.
@@ -36,6 +38,8 @@ pub struct Report {
     pub unknown: usize,
     /// Events that watchers heard.
     pub events: usize,
+    /// Leases, and promises to keep them.
+    pub leases: (usize, usize),
     /// Packets between members and from clients that arrived, and that didn't.
     pub packets: (u64, u64),
     /// What was done to the cluster.
@@ -53,6 +57,7 @@ impl Report {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.events += other.events;
+        self.leases = (self.leases.0 + other.leases.0, self.leases.1 + other.leases.1);
         self.packets = (self.packets.0 + other.packets.0, self.packets.1 + other.packets.1);
         self.tally.add(other.tally);
         self.violations.extend(other.violations);
@@ -77,12 +82,14 @@ impl std::fmt::Display for Report {
         let faults: u32 = self.tally.faults.values().sum();
         write!(
             f,
-            "{} operations, {} acknowledged writes, {} of unknown outcome, {} events, {faults} faults, {} packets of which {} lost, \
+            "{} operations, {} acknowledged writes, {} of unknown outcome, {} events, {} leases promised {} times, {faults} faults, {} packets of which {} lost, \
              {} violations, slowest recovery {:?} after {:?}, {} groups undecided by search",
             self.operations,
             self.acknowledged,
             self.unknown,
             self.events,
+            self.leases.0,
+            self.leases.1,
             self.packets.0 + self.packets.1,
             self.packets.1,
             self.violations.len(),
@@ -98,6 +105,7 @@ pub struct Trial {
     /// What they share.
     pub shared: Arc<Shared>,
     clients: Vec<tokio::task::JoinHandle<()>>,
+    register: Arc<Register>,
     watchers: Vec<Arc<Watcher>>,
     watching: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -110,9 +118,10 @@ impl Trial {
     pub fn begin(world: &World, load: Load) -> Self {
         let shared = Shared::new(world.cluster.endpoints());
         let seed = world.spec.seed;
-        let clients = (0..load.clients)
-            .map(|number| tokio::spawn(clients::client(Arc::clone(&shared), number, seed, load.value_bytes_max)))
-            .collect();
+        let clients = (0..load.clients).map(|number| tokio::spawn(clients::client(shared.clone(), number, seed, load.value_bytes_max)));
+        let mut clients: Vec<_> = clients.collect();
+        let register = Arc::new(Register::default());
+        clients.extend((0..load.tenants).map(|number| tokio::spawn(tenants::tenant(shared.clone(), register.clone(), number, seed))));
         let mut watchers: Vec<_> = (0..CHRONICLERS).map(|_| Watcher::of_everything()).collect();
         watchers.push(Watcher::new(Range { from: key(0, 0), to: key(0, SLOTS) }, false, 0));
         watchers.push(Watcher::new(Range { from: key(1, 1), to: format!("{}\0", key(1, 1)) }, true, 0));
@@ -120,7 +129,7 @@ impl Trial {
         let watching = watchers.iter().zip(seed + 1000..).map(|(watcher, seed)| tokio::spawn(watcher.clone().run(shared.clone(), seed)));
         let mut watching: Vec<_> = watching.collect();
         watching.push(tokio::spawn(release(shared.clone(), watchers[..CHRONICLERS].to_vec())));
-        Self { shared, clients, watchers, watching }
+        Self { shared, clients, register, watchers, watching }
     }
 
     /// Ends the run after a while: whoever makes faults looks at `shared`.
@@ -140,6 +149,7 @@ impl Trial {
         }
         let packets = world.network.as_ref().map_or((0, 0), |network| network.counts());
         let mut report = Report { violations: tally.violations.clone(), tally, packets, ..Report::default() };
+        lease_checker::ended(world, &mut report.violations).await;
         let newest = settle::newest(world, &mut report.violations).await;
         settle::watched(&self.watchers, newest, &mut report.violations).await;
         self.watching.iter().for_each(tokio::task::JoinHandle::abort);
@@ -154,6 +164,9 @@ impl Trial {
         for (number, (watcher, moments)) in self.watchers.iter().zip(&moments).enumerate() {
             violations.extend(watch_checker::check(number, &watcher.range, watcher.prev_kv, moments, &facts));
         }
+        let tenancies = self.register.all();
+        report.leases = (tenancies.len(), tenancies.iter().map(|tenancy| tenancy.promises.len()).sum());
+        violations.extend(lease_checker::check(&tenancies, &moments));
         let opinion = search::judge(&operations, &log, &owners, GROUPS);
         report.violations.extend(violations.into_iter().map(|violation: Violation| violation.0));
         report.violations.extend(opinion.illegal.iter().map(|group| format!("no order of the operations on group {group} explains them")));

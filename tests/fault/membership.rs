@@ -1,0 +1,170 @@
+//! Members that are removed, added, promoted and replaced while everything else goes wrong.
+
+use crate::fault::kinds::shuffled;
+use crate::fault::world::World;
+use crate::harness::PATIENCE;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rusd::pb::etcdserverpb::{Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest};
+use std::time::{Duration, Instant};
+
+/// What happens to the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One is removed, perhaps the leader; not below three.
+    Remove,
+    /// One joins, as a voter.
+    Add,
+    /// One joins, as a learner.
+    AddLearner,
+    /// A learner becomes a voter, if it is ready.
+    Promote,
+}
+
+/// Drawn from as often as they are here.
+pub const KINDS: &[Kind] = &[Kind::Remove, Kind::Remove, Kind::Remove, Kind::Add, Kind::Add, Kind::AddLearner, Kind::Promote];
+
+/// As long as etcd's own limit, and a bit.
+const LIMIT: Duration = Duration::from_secs(8);
+const POLL: Duration = Duration::from_millis(50);
+const EXISTING: &str = "--initial-cluster-state=existing";
+
+/// Changes it; `None` if nothing came of it.
+pub async fn change(kind: Kind, world: &mut World, random: &mut StdRng) -> Option<&'static str> {
+    match kind {
+        Kind::Remove => remove(world, random).await,
+        Kind::Add => add(world, random, false).await,
+        Kind::AddLearner => add(world, random, true).await,
+        Kind::Promote => promote(world, random).await,
+    }
+}
+
+/// What the cluster says of itself, by one that answers.
+async fn list(world: &World) -> Option<Vec<Member>> {
+    for member in world.members() {
+        let request = MemberListRequest { linearizable: true };
+        if let Ok(response) = world.client(member, Duration::from_secs(2)).cluster.member_list(request).await {
+            return Some(response.into_inner().members);
+        }
+    }
+    None
+}
+
+/// The record of a seat's member, found by its peer URL.
+fn record<'a>(world: &World, members: &'a [Member], seat: usize) -> Option<&'a Member> {
+    let url = world.cluster.members[seat].peer_url();
+    members.iter().find(|member| member.peer_ur_ls.contains(&url))
+}
+
+async fn remove(world: &mut World, random: &mut StdRng) -> Option<&'static str> {
+    let members = list(world).await?;
+    let voters = members.iter().filter(|member| !member.is_learner).count();
+    let seats = shuffled(world, random);
+    let victim = seats[0];
+    let it = record(world, &members, victim)?;
+    if !it.is_learner && voters <= 3 {
+        return None;
+    }
+    let (id, was_learner) = (it.id, it.is_learner);
+    let leads = world.leader().await == Some(victim);
+    let asked = seats[random.random_range(0..seats.len())];
+    let answer = world.client(asked, LIMIT).cluster.member_remove(MemberRemoveRequest { id }).await;
+    let removed = match answer {
+        Ok(_) => true,
+        // It may have happened all the same.
+        Err(_) => list(world).await.is_some_and(|members| members.iter().all(|member| member.id != id)),
+    };
+    if !removed {
+        return None;
+    }
+    world.joined.remove(&victim);
+    world.leaving.insert(victim);
+    Some(match (was_learner, leads) {
+        (true, _) => "learner removed",
+        (_, true) => "leader removed",
+        _ => "member removed",
+    })
+}
+
+async fn add(world: &mut World, random: &mut StdRng, is_learner: bool) -> Option<&'static str> {
+    let free = |seat: &usize| !world.joined.contains(seat) && !world.leaving.contains(seat);
+    let seat = (0..world.cluster.len()).find(free)?;
+    let url = world.cluster.members[seat].peer_url();
+    let asked = shuffled(world, random)[0];
+    let request = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
+    let _ = world.client(asked, LIMIT).cluster.member_add(request).await;
+    // Whatever was answered: the list tells.
+    let members = list(world).await?;
+    record(world, &members, seat)?;
+    start(world, seat, &members);
+    Some(if is_learner { "learner added" } else { "member added" })
+}
+
+/// Starts a new member, with the flags that `etcdctl member add` would print.
+fn start(world: &mut World, seat: usize, members: &[Member]) {
+    let own = world.cluster.members[seat].peer_url();
+    let name = world.cluster.members[seat].name.clone();
+    let named = |member: &Member, url: &String| if *url == own { format!("{name}={url}") } else { format!("{}={url}", member.name) };
+    let all = members.iter().filter(|member| !member.name.is_empty() || member.peer_ur_ls.contains(&own));
+    let cluster: Vec<String> = all.flat_map(|member| member.peer_ur_ls.iter().map(|url| named(member, url)).collect::<Vec<_>>()).collect();
+    world.cluster.initial_cluster = cluster.join(",");
+    let flags = &mut world.cluster.members[seat].flags;
+    if !flags.iter().any(|flag| flag == EXISTING) {
+        flags.push(EXISTING.into());
+    }
+    let _ = std::fs::remove_dir_all(&world.cluster.members[seat].data_dir);
+    world.cluster.start(seat);
+    world.joined.insert(seat);
+}
+
+async fn promote(world: &mut World, random: &mut StdRng) -> Option<&'static str> {
+    let members = list(world).await?;
+    let id = members.iter().find(|member| member.is_learner)?.id;
+    let asked = shuffled(world, random)[0];
+    world.client(asked, LIMIT).cluster.member_promote(MemberPromoteRequest { id }).await.ok()?;
+    Some("learner promoted")
+}
+
+/// Waits until those that were removed have ended by themselves, as they must once a peer can tell them; then their seats are free.
+pub async fn farewell(world: &mut World) -> Vec<String> {
+    let mut violations = Vec::new();
+    for seat in std::mem::take(&mut world.leaving) {
+        let deadline = Instant::now() + PATIENCE;
+        // Who was down when it was removed learns of it when it is back.
+        if world.cluster.members[seat].process.is_none() {
+            world.cluster.start(seat);
+        }
+        while world.cluster.members[seat].process().ended().is_none() {
+            if Instant::now() > deadline {
+                violations.push(format!("member {seat} was removed and goes on"));
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        world.cluster.kill(seat);
+    }
+    violations
+}
+
+/// Makes every learner a voter, so that all can be asked to the end.
+pub async fn settle(world: &mut World) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let members = list(world).await;
+        let learner = members.as_ref().map(|members| members.iter().find(|member| member.is_learner).map(|member| member.id));
+        let id = match learner {
+            Some(None) => return Vec::new(),
+            Some(Some(id)) => id,
+            None => 0,
+        };
+        for asked in world.members() {
+            if id != 0 && world.client(asked, LIMIT).cluster.member_promote(MemberPromoteRequest { id }).await.is_ok() {
+                break;
+            }
+        }
+        if Instant::now() > deadline {
+            return vec![format!("a learner can't be promoted within {PATIENCE:?}: {members:?}")];
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
