@@ -123,3 +123,12 @@ func TestScale(t *testing.T) {
 		t.Error("scaled")
 	}
 }
+
+func TestTTLOutlivesGranting(t *testing.T) {
+	if got := ttlFor(100000, 2000, 200*time.Millisecond); got != 35*time.Second { // 10 s to grant
+		t.Error(got)
+	}
+	if got := ttlFor(1000, 1000, time.Minute); got != 135*time.Second {
+		t.Error(got)
+	}
+}

@@ -13,7 +13,7 @@ import (
 
 const (
 	manyLeases     = 100000
-	leaseTTL       = 30 // seconds: longer than granting all and attaching their keys takes
+	trialLeases    = 2000
 	expiryWatched  = 12 * time.Second
 	leaseKeyPrefix = "leased/"
 )
@@ -40,13 +40,19 @@ func (r *Round) leases() int { return r.N(manyLeases, 100) / 100 * 100 }
 
 func grantLeases(r *Round) (report.Sample, error) {
 	n := r.leases()
+	trial := make([]clientv3.LeaseID, min(trialLeases, n))
+	begin := time.Now()
+	if err := r.grant(trial, 3600); err != nil {
+		return nil, err
+	}
+	r.leaseTTL = ttlFor(n, len(trial), time.Since(begin))
 	before, err := r.cluster.Usage()
 	if err != nil {
 		return nil, err
 	}
 	ids := make([]clientv3.LeaseID, n)
-	begin := time.Now()
-	sample, err := r.Cost(func() (float64, error) { return float64(n), r.grant(ids) })
+	begin = time.Now()
+	sample, err := r.Cost(func() (float64, error) { return float64(n), r.grant(ids, int64(r.leaseTTL.Seconds())) })
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +69,13 @@ func grantLeases(r *Round) (report.Sample, error) {
 	return sample, nil
 }
 
+// ttlFor is a TTL that outlives granting n leases, with their keys, at the pace of a trial; no longer, for it is waited for later.
+func ttlFor(n, trial int, took time.Duration) time.Duration {
+	return (15*time.Second + 2*took*time.Duration(n)/time.Duration(trial)).Round(time.Second)
+}
+
 // grant fills ids by many callers.
-func (r *Round) grant(ids []clientv3.LeaseID) error {
+func (r *Round) grant(ids []clientv3.LeaseID, ttl int64) error {
 	const callers, conns = 64, 8
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
@@ -83,7 +94,7 @@ func (r *Round) grant(ids []clientv3.LeaseID) error {
 		go func() {
 			defer all.Done()
 			for i := c; i < len(ids) && ctx.Err() == nil; i += callers {
-				granted, err := clients[c%conns].Grant(ctx, leaseTTL)
+				granted, err := clients[c%conns].Grant(ctx, ttl)
 				if err != nil {
 					cancel(err)
 					return
@@ -142,7 +153,7 @@ func expireLeases(r *Round) (report.Sample, error) {
 		return nil, err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(r.ctx, 4*leaseTTL*time.Second)
+	ctx, cancel := context.WithTimeout(r.ctx, 2*r.leaseTTL+time.Minute)
 	defer cancel()
 	left := func() (int64, error) {
 		count, err := client.Get(ctx, leaseKeyPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly())

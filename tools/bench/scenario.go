@@ -33,13 +33,14 @@ type Workload struct {
 
 // Round is one server's turn in one scenario.
 type Round struct {
-	ctx     context.Context
-	env     *Env
-	server  proc.Server
-	cluster *proc.Cluster // none while a scenario without members runs
-	boot    report.Sample // how the cluster started
-	filled  report.Sample // what filling the seed has cost
-	turn    int           // how many rounds this server has had before
+	ctx      context.Context
+	env      *Env
+	server   proc.Server
+	cluster  *proc.Cluster // none while a scenario without members runs
+	boot     report.Sample // how the cluster started
+	filled   report.Sample // what filling the seed has cost
+	leaseTTL time.Duration // of the leases that a workload before has granted
+	turn     int           // how many rounds this server has had before
 }
 
 // N scales a number of operations for quick runs and smoke tests; it never goes below the number of clients.
