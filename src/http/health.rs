@@ -5,7 +5,7 @@ use crate::metrics::Metrics;
 use crate::server::{Error, Server};
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rusd_storage::command::Range;
@@ -71,13 +71,18 @@ pub fn router<M: Member>(checks: Checks<M>) -> Router {
         .route("/readyz", get(|State(checks): State<Checks<M>>, params: Params| async move { checks.run(&READY, params).await }))
         .route(
             "/livez/{name}",
-            get(|State(checks): State<Checks<M>>, Path(name): Path<String>| async move { checks.run_one(&LIVE, &name).await }),
+            get(|State(checks): State<Checks<M>>, Path(name): Path<String>, params: Params| async move {
+                checks.run_one(&LIVE, &name, params).await
+            }),
         )
         .route(
             "/readyz/{name}",
-            get(|State(checks): State<Checks<M>>, Path(name): Path<String>| async move { checks.run_one(&READY, &name).await }),
+            get(|State(checks): State<Checks<M>>, Path(name): Path<String>, params: Params| async move {
+                checks.run_one(&READY, &name, params).await
+            }),
         )
         .with_state(checks)
+        .layer(axum::middleware::from_fn(super::only_get))
 }
 
 async fn health<M: Member>(State(checks): State<Checks<M>>, Query(params): Params) -> Response {
@@ -91,7 +96,8 @@ async fn health<M: Member>(State(checks): State<Checks<M>>, Query(params): Param
     let counter = if reason.is_none() { &checks.metrics.health_successes } else { &checks.metrics.health_failures };
     counter.inc();
     let reason = serde_json::Value::from(reason.unwrap_or_default());
-    (status, [(header::CONTENT_TYPE, "application/json")], format!(r#"{{"health":"{health}","reason":{reason}}}"#)).into_response()
+    // As text, which is what Go makes of an answer that doesn't say what it is.
+    (status, format!(r#"{{"health":"{health}","reason":{reason}}}"#)).into_response()
 }
 
 /// One check of /livez and /readyz.
@@ -150,10 +156,10 @@ impl<M: Member> Checks<M> {
         }
     }
 
-    async fn run_one(&self, of: &[Check], name: &str) -> Response {
+    async fn run_one(&self, of: &[Check], name: &str, params: Params) -> Response {
         match of.iter().find(|check| check.name() == name) {
-            Some(check) => self.run(std::slice::from_ref(check), Query(Vec::new())).await,
-            None => StatusCode::NOT_FOUND.into_response(),
+            Some(check) => self.run(std::slice::from_ref(check), params).await,
+            None => super::not_found().await,
         }
     }
 

@@ -6,8 +6,9 @@ pub mod serve;
 use crate::grpc::{self, Api};
 use crate::server::Server;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 pub fn client_router(api: Api) -> Router {
     let server = api.server.clone();
     let debug = Router::new().route("/debug/vars", get(vars)).with_state(server.clone());
-    metrics_router(api).merge(version_router(server)).merge(debug)
+    metrics_router(api).merge(version_router(server)).merge(debug).fallback(not_found)
 }
 
 /// For `--listen-metrics-urls`: health and metrics only.
@@ -32,7 +33,20 @@ pub fn peer_router(server: Arc<Server>) -> Router {
 }
 
 fn version_router(server: Arc<Server>) -> Router {
-    Router::new().route("/version", get(version)).with_state(server)
+    Router::new().route("/version", get(version)).with_state(server).layer(axum::middleware::from_fn(only_get))
+}
+
+/// As Go's servers say that there is nothing.
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+/// Lets GET pass, and HEAD not even for it.
+async fn only_get(request: Request, next: Next) -> Response {
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")], "Method Not Allowed\n").into_response()
 }
 
 async fn metrics(State(api): State<Api>) -> Response {

@@ -190,11 +190,15 @@ impl Leases {
     /// Ids, soonest end first; `None` unless this member leads.
     pub fn by_remaining(&self) -> Option<Vec<i64>> {
         self.current_term()?;
-        // Sorted outside of the lock, on which apply may wait.
-        let ends = |clock: &Clock| clock.leases.iter().map(|(id, deadline)| (deadline.at, *id)).collect();
-        let mut ids: Vec<(Instant, i64)> = ends(&self.clock.lock());
+        // The state knows which leases there are; the clock forgets a revoked one later. Sorted outside of the lock, on which apply may wait.
+        let leases = self.state.leases();
+        let mut ids: Vec<(bool, Option<Instant>, i64)> = {
+            let clock = self.clock.lock();
+            let end = |id| clock.leases.get(&id).map(|deadline| deadline.at);
+            leases.iter().map(|lease| (end(lease.id).is_none(), end(lease.id), lease.id)).collect()
+        };
         ids.sort_unstable();
-        Some(ids.into_iter().map(|(_, id)| id).collect())
+        Some(ids.into_iter().map(|(_, _, id)| id).collect())
     }
 
     /// The term this member leads, with the clock set for it.

@@ -145,6 +145,18 @@ async fn the_first_grant_of_a_term_is_not_extended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_list_holds_what_there_is_soonest_end_first() {
+    let scene = Scene::leading();
+    after(0.1).await;
+    for (id, ttl_secs) in [(1, 30), (2, 10), (3, 20)] {
+        scene.grant(id, ttl_secs);
+    }
+    // Revoked by a client: the clock isn't told.
+    scene.cluster.leases.lock().remove(&3);
+    assert_eq!(scene.leases.by_remaining(), Some(vec![2, 1]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_alives_never_touch_the_log() {
     let scene = Scene::leading();
     after(0.1).await;

@@ -128,7 +128,7 @@ impl Generator {
             600..900 => self.txn(2).into(),
             900..930 => HashKvRequest { revision: self.some_revision() }.into(),
             930..945 => CompactionRequest { revision: self.revision - self.rng.random_range(-1..12), physical: true }.into(),
-            945..970 => grant(self.lease(), 600).into(),
+            945..970 => grant(self.lease().max(1), 600).into(),
             970..980 => LeaseRevokeRequest { id: self.lease() }.into(),
             980..995 => LeaseTimeToLiveRequest { id: self.lease(), keys: true }.into(),
             _ => Call::KeepAlive(self.lease()),

@@ -37,8 +37,9 @@ async fn wait_for_version(pair: &Pair) {
 #[tokio::test]
 async fn alarms() {
     let pair = Pair::start(&[]).await;
-    for action in -1..=3 {
-        for alarm in -1..=3 {
+    // An unknown action ends the real etcd.
+    for action in 0..=2 {
+        for alarm in 0..=2 {
             for member_id in [0, 7, u64::MAX] {
                 // What is activated stays on until the end: from here on writes are refused.
                 pair.same(AlarmRequest { action, member_id, alarm }).await;

@@ -38,7 +38,6 @@ async fn what_is_answered_without_a_leader() {
         Call::MemberList(MemberListRequest { linearizable: false }),
         Call::MemberList(MemberListRequest { linearizable: true }),
         Call::Status,
-        Call::AuthStatus,
     ];
     // At once: each takes the request timeout of 7 s or, as a read behind a failing round, twice that.
     let all = futures::future::join_all(calls.iter().map(|call| pair.send(call))).await;
