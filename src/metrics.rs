@@ -297,7 +297,10 @@ impl Scraped {
         self.compact_revision.set(store.compact_revision());
         self.keys.set(int(store.key_count() as u64));
         self.cluster_version.reset();
-        self.cluster_version.with_label_values(&[crate::grpc::cluster_version(server)]).set(1);
+        // "3.7": etcd leaves out the patch, and the family until there is a version.
+        if let Some((minor, _)) = server.state.cluster_version().rsplit_once('.') {
+            self.cluster_version.with_label_values(&[minor]).set(1);
+        }
         self.server_id.with_label_values(&[&format!("{:x}", server.identity.member_id)]).set(1);
         self.alarms.reset();
         for alarm in server.state.alarms() {

@@ -95,9 +95,10 @@ async fn health<M: Member>(State(checks): State<Checks<M>>, Query(params): Param
     };
     let counter = if reason.is_none() { &checks.metrics.health_successes } else { &checks.metrics.health_failures };
     counter.inc();
+    // As text, which is what Go makes of an answer that doesn't say what it is; its errors end with a newline.
+    let end = if reason.is_some() { "\n" } else { "" };
     let reason = serde_json::Value::from(reason.unwrap_or_default());
-    // As text, which is what Go makes of an answer that doesn't say what it is.
-    (status, format!(r#"{{"health":"{health}","reason":{reason}}}"#)).into_response()
+    (status, format!(r#"{{"health":"{health}","reason":{reason}}}{end}"#)).into_response()
 }
 
 /// One check of /livez and /readyz.
@@ -236,9 +237,9 @@ mod tests {
         let leaderless = || Fake { leaderless: true, ..Fake::default() };
         let well = answer(200, r#"{"health":"true","reason":""}"#);
         assert_eq!(ask(Fake::default(), "/health").await, well);
-        assert_eq!(ask(nospace(), "/health").await, answer(503, r#"{"health":"false","reason":"ALARM NOSPACE"}"#));
+        assert_eq!(ask(nospace(), "/health").await, answer(503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n"));
         assert_eq!(ask(nospace(), "/health?exclude=NOSPACE").await, well);
-        assert_eq!(ask(leaderless(), "/health").await, answer(503, r#"{"health":"false","reason":"RAFT NO LEADER"}"#));
+        assert_eq!(ask(leaderless(), "/health").await, answer(503, "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n"));
         assert_eq!(ask(leaderless(), "/health?serializable=true").await, well);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::build::put;
 use crate::harness::PATIENCE;
+use crate::harness::cluster::Cluster;
 use crate::pair::Pair;
 use rusd::pb::etcdserverpb::AlarmRequest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,15 +100,20 @@ const HEALTH: &[(&str, &str)] = &[
     ("GET", "/readyz/nonsense"),
 ];
 
+/// A moment after the start.
+async fn versions_decided(cluster: &Cluster) {
+    crate::harness::eventually("the versions are decided", || async {
+        ask(cluster.members[0].client_port, "GET", "/version").await.body.contains(r#""storage":"3.7.0""#).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn health_and_version() {
     let pair = Pair::start(&[]).await;
     pair.accepted(put("k", "v")).await;
     for cluster in [&pair.etcd, &pair.rusd] {
-        crate::harness::eventually("the versions are decided", || async {
-            ask(cluster.members[0].client_port, "GET", "/version").await.body.contains(r#""storage":"3.7.0""#).then_some(())
-        })
-        .await;
+        versions_decided(cluster).await;
     }
     same_pages(&pair, HEALTH).await;
     let others = [
@@ -125,6 +131,7 @@ async fn health_and_version() {
     for alarm in [1, 2] {
         pair.accepted(AlarmRequest { action: 1, member_id: 0, alarm }).await;
         same_pages(&pair, HEALTH).await;
+        pair.accepted(AlarmRequest { action: 2, member_id: 0, alarm }).await;
     }
 }
 
@@ -135,20 +142,89 @@ async fn families_of_metrics() {
     pair.accepted(put("k", "v")).await;
     let mut families = Vec::new();
     for cluster in [&pair.etcd, &pair.rusd] {
+        versions_decided(cluster).await;
         let page = ask(cluster.members[0].client_port, "GET", "/metrics").await;
         assert_eq!(page.status, 200);
+        assert!(page.body.contains("etcd_cluster_version{cluster_version=\"3.7\"} 1\n"), "{}", page.body);
         families.push(parse(&page.body));
     }
     let rusd = families.pop().expect("two");
     let etcd = families.pop().expect("two");
     let wrong: Vec<String> = etcd
         .iter()
-        .filter(|(name, _)| !name.starts_with("go_") && !name.starts_with("promhttp_"))
-        .filter(|(name, family)| rusd.get(*name) != Some(family))
+        .filter(|(name, family)| rusd.get(*name).is_some_and(|ours| ours != *family))
         .map(|(name, family)| format!("{name}\n  etcd: {family:?}\n  rusd: {:?}", rusd.get(name)))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let missing = etcd.keys().filter(|name| !rusd.contains_key(*name) && !name.starts_with("go_") && !name.starts_with("promhttp_"));
+    assert_eq!(missing.collect::<Vec<_>>(), ABSENT);
 }
+
+/// What etcd counts and rusd doesn't.
+const ABSENT: &[&str] = &[
+    "etcd_debugging_auth_revision",
+    "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+    "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+    "etcd_debugging_disk_backend_commit_write_duration_seconds",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_ttl_total",
+    "etcd_debugging_mvcc_db_compaction_keys_total",
+    "etcd_debugging_mvcc_db_compaction_last",
+    "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+    "etcd_debugging_mvcc_events_total",
+    "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+    "etcd_debugging_mvcc_pending_events_total",
+    "etcd_debugging_mvcc_slow_watcher_total",
+    "etcd_debugging_mvcc_total_put_size_in_bytes",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+    "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+    "etcd_debugging_snap_save_marshalling_duration_seconds",
+    "etcd_debugging_snap_save_total_duration_seconds",
+    "etcd_debugging_store_expires_total",
+    "etcd_debugging_store_watch_requests_total",
+    "etcd_debugging_store_watchers",
+    "etcd_disk_backend_defrag_duration_seconds",
+    "etcd_disk_backend_snapshot_duration_seconds",
+    "etcd_disk_defrag_inflight",
+    "etcd_disk_wal_write_bytes_total",
+    "etcd_disk_wal_write_duration_seconds",
+    "etcd_grpc_proxy_cache_hits_total",
+    "etcd_grpc_proxy_cache_keys_total",
+    "etcd_grpc_proxy_cache_misses_total",
+    "etcd_grpc_proxy_events_coalescing_total",
+    "etcd_grpc_proxy_watchers_coalescing_total",
+    "etcd_mvcc_db_open_read_transactions",
+    "etcd_mvcc_hash_duration_seconds",
+    "etcd_mvcc_hash_rev_duration_seconds",
+    "etcd_network_known_peers",
+    "etcd_server_apply_duration_seconds",
+    "etcd_server_client_requests_total",
+    "etcd_server_feature_enabled",
+    "etcd_server_go_version",
+    "etcd_server_heartbeat_send_failures_total",
+    "etcd_server_learner_promote_successes",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_request_duration_seconds",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_server_snapshot_apply_in_progress_total",
+    "etcd_snap_db_fsync_duration_seconds",
+    "etcd_snap_db_save_total_duration_seconds",
+    "etcd_snap_fsync_duration_seconds",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "process_network_receive_bytes_total",
+    "process_network_transmit_bytes_total",
+    "process_virtual_memory_max_bytes",
+];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Family {

@@ -123,7 +123,7 @@ impl Store {
 
     fn keep_hash(&self, round: &Round) -> Result<(), StorageError> {
         let Some(before) = round.hash_after else { return Ok(()) };
-        match self.hash_of(round.target, before) {
+        match self.hash_of(round.target, before, true) {
             Ok(hash) => self.cache_hash(CachedHash { revision: round.target, compact_revision: before, hash }),
             Err(ReadError::Storage(error)) => return Err(error),
             Err(ReadError::Rejected(_)) => {}

@@ -43,7 +43,7 @@ impl Store {
         if at < pin.compact_revision() {
             return Err(Rejection::Compacted.into());
         }
-        Ok((self.hash_of(at, pin.compact_revision())?, pin.compact_revision(), at))
+        Ok((self.hash_of(at, pin.compact_revision(), false)?, pin.compact_revision(), at))
     }
 
     pub(super) fn cache_hash(&self, cached: CachedHash) {
@@ -55,8 +55,9 @@ impl Store {
     }
 
     /// The hash at `revision` as if `compact_revision` were the compact revision. The caller sees to it that the history is there.
-    pub(super) fn hash_of(&self, revision: i64, compact_revision: i64) -> Result<u32, ReadError> {
-        let keep = self.keep(revision, compact_revision);
+    /// `compacting`: as a compaction at `revision` computes it.
+    pub(super) fn hash_of(&self, revision: i64, compact_revision: i64, compacting: bool) -> Result<u32, ReadError> {
+        let keep = self.keep(revision, compact_revision, compacting);
         let mut crc = crc32c::crc32c(b"key");
         let mut bytes = Vec::new();
         let mut next = 1;
@@ -78,17 +79,18 @@ impl Store {
     }
 
     /// The records at or below the compact revision that count: the newest of each key that exists at `revision`. If no key does, etcd
-    /// hides nothing, which after a compaction leaves the newest of each key that exists at the compact revision.
-    fn keep(&self, revision: i64, compact_revision: i64) -> HashSet<Revision> {
-        let (mut keep, any) = self.newest_at(revision, compact_revision);
+    /// hides nothing, which after a compaction leaves the newest of each key that exists at the compact revision. A compaction keeps
+    /// tombstones of its own revision, too, so that one is enough for it to hide the rest.
+    fn keep(&self, revision: i64, compact_revision: i64, compacting: bool) -> HashSet<Revision> {
+        let (mut keep, any) = self.newest_at(revision, compact_revision, compacting);
         if !any {
-            keep = self.newest_at(compact_revision, compact_revision).0;
+            keep = self.newest_at(compact_revision, compact_revision, false).0;
         }
         keep
     }
 
-    /// Revisions up to `max` of the keys that exist at `main`, and whether any key does.
-    fn newest_at(&self, main: i64, max: i64) -> (HashSet<Revision>, bool) {
+    /// Revisions up to `max` of the keys that exist at `main`, and whether any key does, or with `tombstones` died right then.
+    fn newest_at(&self, main: i64, max: i64, tombstones: bool) -> (HashSet<Revision>, bool) {
         let mut found = HashSet::new();
         let mut any = false;
         let mut next = Some(Vec::new());
@@ -99,7 +101,11 @@ impl Store {
                     next = Some(entry.key.to_vec());
                     break;
                 }
-                let Some(change) = entry.change_at(main).filter(|change| !change.tombstone) else { continue };
+                let Some(change) = entry.change_at(main) else { continue };
+                if change.tombstone {
+                    any |= tombstones && change.revision.main == main;
+                    continue;
+                }
                 any = true;
                 if change.revision.main <= max {
                     found.insert(change.revision);
