@@ -3,6 +3,7 @@
 //! KV is called directly; all other services through tonic's router. Per call: one look into a table of methods, two counters,
 //! a counting body each way. No string is made.
 
+use super::outflow::Large;
 use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
 use crate::metrics::{Kind, Method, Metrics};
@@ -256,7 +257,12 @@ impl Future for Answer {
                 }
                 let ending = ending.take().map(|token| Box::pin(token.cancelled_owned()));
                 let metrics = metrics.clone();
-                Poll::Ready(Ok(response.map(|body| Answered::Grpc(Counted::new(body, method, ending, Some(metrics))))))
+                let large = response.extensions_mut().remove::<Arc<Large>>();
+                Poll::Ready(Ok(response.map(|body| {
+                    let mut body = Counted::new(body, method, ending, Some(metrics));
+                    body.large = large;
+                    Answered::Grpc(body)
+                })))
             }
         }
     }
@@ -291,7 +297,7 @@ impl Body for Answered {
     }
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Grpc(body) => body.ended || body.body.is_end_stream(),
+            Self::Grpc(body) => body.ended || (body.large.is_none() && body.body.is_end_stream()),
             Self::Web(body) => body.is_end_stream(),
         }
     }
@@ -310,6 +316,10 @@ pub struct Counted {
     method: Option<Arc<Method>>,
     metrics: Option<Arc<Metrics>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Where an answer waits that goes out in pieces.
+    large: Option<Arc<Large>>,
+    /// What ends it.
+    trailers: Option<Frame<Bytes>>,
     ended: bool,
 }
 
@@ -320,7 +330,7 @@ impl Counted {
         ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
-        Self { body, method, metrics, ending, ended: false }
+        Self { body, method, metrics, ending, large: None, trailers: None, ended: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -331,7 +341,7 @@ impl Counted {
         if lost {
             return Poll::Ready(Some(self.end_without_leader()));
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = ready!(self.next_frame(cx));
         if let Some(Ok(frame)) = &frame {
             if let (Some(data), Some(metrics)) = (frame.data_ref(), &self.metrics) {
                 metrics.sent_bytes.inc_by(data.len() as u64);
@@ -342,6 +352,30 @@ impl Counted {
             }
         }
         Poll::Ready(frame)
+    }
+
+    /// The service's next frame; of a large answer its next piece.
+    fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(large) = self.large.clone() else { return Pin::new(&mut self.body).poll_frame(cx) };
+        let piece = || large.next_piece().map_err(|lost| Status::resource_exhausted(lost.to_string())).transpose();
+        if let Some(piece) = piece() {
+            return Poll::Ready(Some(piece.map(Frame::data)));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+        Poll::Ready(match frame?.into_data() {
+            Ok(data) => {
+                large.put(data);
+                // The encoder's buffer is the same memory: it must go, else the answer couldn't be taken away.
+                if let Poll::Ready(Some(Ok(trailers))) = Pin::new(&mut self.body).poll_frame(cx) {
+                    (self.trailers, self.body) = (Some(trailers), tonic::body::Body::empty());
+                }
+                piece().map(|piece| piece.map(Frame::data))
+            }
+            Err(trailers) => Some(Ok(trailers)),
+        })
     }
 
     fn end_without_leader(&mut self) -> Result<Frame<Bytes>, Status> {

@@ -4,6 +4,7 @@ use super::{Api, blocking, range_stream, status};
 use crate::pb::etcdserverpb as pb;
 use crate::server::Error;
 use pb::kv_server::Kv;
+use rusd_storage::KeyValue;
 use rusd_storage::command::{self, Compact, DeleteRange, Put, Range, proposal::Command};
 use rusd_storage::mvcc::{RangeResult, Store};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ impl Kv for Api {
         self.catch_up(serializable).await?;
         let result = read(self.server.state.store(), range).await?;
         let header = self.header(result.revision);
-        Ok(Response::new(pb::RangeResponse { header, ..result.into() }))
+        let bytes = weight(&result.kvs);
+        self.with_room(pb::RangeResponse { header, ..result.into() }, bytes, Error::TooManyRequests).await
     }
 
     type RangeStreamStream = range_stream::Chunks;
@@ -52,11 +54,11 @@ impl Kv for Api {
         self.metrics.deletes.inc();
         let delete = DeleteRange::try_from(request.into_inner())?;
         match self.propose(Command::DeleteRange(delete)).await? {
-            command::Response::DeleteRange { revision, deleted, prev_kvs } => Ok(Response::new(pb::DeleteRangeResponse {
-                header: self.header(revision),
-                deleted,
-                prev_kvs: prev_kvs.into_iter().map(Into::into).collect(),
-            })),
+            command::Response::DeleteRange { revision, deleted, prev_kvs } => {
+                let (header, bytes) = (self.header(revision), weight(&prev_kvs));
+                let prev_kvs = prev_kvs.into_iter().map(Into::into).collect();
+                self.with_room(pb::DeleteRangeResponse { header, deleted, prev_kvs }, bytes, Error::Timeout).await
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -66,6 +68,7 @@ impl Kv for Api {
         self.metrics.txns.inc();
         let reads = reads_only(&request);
         let txn = crate::pb::txn(request, self.server.config.max_txn_ops)?;
+        let otherwise = if reads.is_some() { Error::TooManyRequests } else { Error::Timeout };
         let response = match reads {
             Some(Reads { serializable }) => {
                 self.catch_up(serializable).await?;
@@ -74,11 +77,11 @@ impl Kv for Api {
             None => self.propose(Command::Txn(txn)).await?,
         };
         match response {
-            command::Response::Txn { revision, succeeded, responses } => Ok(Response::new(pb::TxnResponse {
-                header: self.header(revision),
-                succeeded,
-                responses: responses.into_iter().map(crate::pb::txn_op).collect(),
-            })),
+            command::Response::Txn { revision, succeeded, responses } => {
+                let (header, bytes) = (self.header(revision), responses.iter().map(weight_of).sum());
+                let responses = responses.into_iter().map(crate::pb::txn_op).collect();
+                self.with_room(pb::TxnResponse { header, succeeded, responses }, bytes, otherwise).await
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -92,6 +95,20 @@ impl Kv for Api {
         }
         answer?;
         Ok(Response::new(pb::CompactionResponse { header: self.header(0) }))
+    }
+}
+
+/// About what these take in an answer.
+fn weight(kvs: &[KeyValue]) -> usize {
+    kvs.iter().map(|kv| kv.key.len() + kv.value.len() + 32).sum()
+}
+
+fn weight_of(response: &command::Response) -> usize {
+    match response {
+        command::Response::Range(result) => weight(&result.kvs),
+        command::Response::DeleteRange { prev_kvs, .. } => weight(prev_kvs),
+        command::Response::Txn { responses, .. } => responses.iter().map(weight_of).sum(),
+        _ => 0,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod lease;
 mod local_txn;
 pub mod lock;
 mod maintenance;
+pub mod outflow;
 mod range_stream;
 pub mod recipe;
 pub mod status;
@@ -36,9 +37,22 @@ pub struct Api {
     pub server: Arc<Server>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Room for large answers.
+    pub outflow: Arc<outflow::Outflow>,
 }
 
 impl Api {
+    /// An answer, once there is room for it while it is on its way. `bytes` is about its size; `otherwise` is told if there never is:
+    /// what has been written by then must not sound as if it had been refused.
+    async fn with_room<T>(&self, message: T, bytes: usize, otherwise: Error) -> Result<tonic::Response<T>, tonic::Status> {
+        let large = self.outflow.claim(bytes, self.server.config.request_timeout()).await.map_err(|outflow::NoRoom| otherwise)?;
+        let mut response = tonic::Response::new(message);
+        if let Some(large) = large {
+            response.extensions_mut().insert(large);
+        }
+        Ok(response)
+    }
+
     /// Proposes and waits for the result on this member.
     pub async fn propose(&self, command: proposal::Command) -> Result<Response, Error> {
         let _pending = Pending::of(&self.metrics);

@@ -1,5 +1,7 @@
 //! What speaks HTTP: the client port, where gRPC and plain HTTP meet, the metrics port, and what the peer port adds.
 
+mod beginning;
+mod crowd;
 pub mod health;
 pub mod serve;
 

@@ -2,6 +2,8 @@
 //!
 //! A shutdown stops accepting, tells every connection to finish (GOAWAY), and after the grace ends what is left.
 
+use super::beginning::Beginning;
+use super::crowd::{self, Guest};
 use crate::grpc::front::Front;
 use axum::Router;
 use axum::body::Body;
@@ -11,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,14 +23,27 @@ use tower::ServiceExt;
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// A peer that sends half a header is let go.
+/// Metadata of a call; grpc-go takes 16 MiB, hyper's own 16 KiB are too few for some tokens.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// Who sends half a header, or half of what tells its protocol, is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between probes of a silent connection, as Go's.
+const PROBE: Duration = Duration::from_secs(15);
+/// A connection that takes nothing for so long is dead, or its client has stopped reading: etcd's keep-alive timeout, which grpc-go
+/// hands to the kernel likewise.
+const STUCK: Duration = Duration::from_secs(20);
 
-/// A TCP listener whose connections don't delay small writes.
+/// A TCP listener whose connections don't delay small writes, and don't outlive a client that went away without a word.
 pub fn tcp(listener: TcpListener) -> impl Listener<Io = TcpStream> {
     listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+        let socket = socket2::SockRef::from(&*stream);
+        let probes = socket2::TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
+        let set = stream
+            .set_nodelay(true)
+            .and_then(|()| socket.set_tcp_keepalive(&probes))
+            .and_then(|()| socket.set_tcp_user_timeout(Some(STUCK)));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a connection keeps the system's settings");
         }
     })
 }
@@ -36,16 +52,16 @@ pub fn tcp(listener: TcpListener) -> impl Listener<Io = TcpStream> {
 pub async fn serve<L: Listener>(listener: L, front: Front, shutdown: CancellationToken, grace: Duration) {
     let streams = front.max_concurrent_streams();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| front.answer(request));
-    serve_with(listener, service, streams, shutdown, grace).await;
+    serve_with(listener, service, Guest::Client, streams, shutdown, grace).await;
 }
 
 /// Serves a plain HTTP router (`--listen-metrics-urls`) likewise.
 pub async fn serve_router<L: Listener>(listener: L, router: Router, shutdown: CancellationToken, grace: Duration) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
-    serve_with(listener, service, 100, shutdown, grace).await;
+    serve_with(listener, service, Guest::Other, 100, shutdown, grace).await;
 }
 
-async fn serve_with<L, S, B>(mut listener: L, service: S, streams: u32, shutdown: CancellationToken, grace: Duration)
+async fn serve_with<L, S, B>(mut listener: L, service: S, guest: Guest, streams: u32, shutdown: CancellationToken, grace: Duration)
 where
     L: Listener,
     S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
@@ -56,11 +72,19 @@ where
     let (connections, end) = (TaskTracker::new(), CancellationToken::new());
     let builder = builder(streams);
     loop {
-        let accepted = tokio::select! {
+        let accept = async {
+            let place = crowd::place(guest).await;
+            (place, listener.accept().await.0)
+        };
+        let (place, accepted) = tokio::select! {
             () = shutdown.cancelled() => break,
-            (io, _) = listener.accept() => io,
+            accepted = accept => accepted,
         };
         let connection = serve_one(accepted, service.clone(), builder.clone(), shutdown.clone());
+        let connection = async move {
+            connection.await;
+            drop(place);
+        };
         connections.spawn(end.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
@@ -81,6 +105,7 @@ fn builder(streams: u32) -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(streams)
+        .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(Duration::from_secs(2 * 60 * 60))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
@@ -94,9 +119,17 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let (io, plain) = Beginning::new(io);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let undecided = async {
+        tokio::time::sleep(HEADER_TIMEOUT).await;
+        if plain.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = undecided => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -18,6 +18,7 @@ use super::publish::{self, PublishError};
 use super::{Server, notify};
 use crate::config::Config;
 use crate::grpc::front::Front;
+use crate::grpc::outflow::Outflow;
 use crate::grpc::{Api, ETCD_VERSION};
 use crate::http::{self, serve};
 use crate::metrics::Metrics;
@@ -123,7 +124,7 @@ async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, 
     );
     let Some(stored) = stop.run_until_cancelled(bootstrap::identify(&config)).await.transpose()? else { return Ok(()) };
     let member = assemble(config, &stored, peer, &stop).await?;
-    let api = Api { server: member.server.clone(), metrics: Arc::new(Metrics::new()) };
+    let api = Api { server: member.server.clone(), metrics: Arc::new(Metrics::new()), outflow: Outflow::new() };
     let listening = Listening::new(front, api);
     listening.serve_routers(metrics, http::metrics_router)?;
     let ended = tokio::select! {
