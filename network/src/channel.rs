@@ -33,6 +33,9 @@ pub enum Purpose {
 #[derive(Clone, Debug, Default)]
 struct Peers {
     urls: HashMap<u64, Vec<String>>,
+    /// Where members were before they were given other URLs. An operator changes URLs first and moves the member then: until it is where
+    /// it should be, it is still where it was. Who answers there is asked for its id like everybody.
+    before: HashMap<u64, Vec<String>>,
     blocked: std::collections::HashSet<u64>,
 }
 
@@ -56,8 +59,14 @@ impl PeerTable {
         let mut peers = self.peers.write();
         let mut urls = peers.urls.clone();
         urls.retain(|id, _| !is_removed(*id));
-        urls.extend(members);
+        for (id, new) in members {
+            let old = urls.insert(id, new.clone());
+            if let Some(old) = old.filter(|old| *old != new) {
+                peers.before.insert(id, old);
+            }
+        }
         if peers.urls != urls {
+            peers.before.retain(|id, _| urls.contains_key(id));
             peers.urls = urls;
             drop(peers);
             self.changed.send_modify(|generation| *generation += 1);
@@ -75,6 +84,14 @@ impl PeerTable {
     pub fn urls(&self, id: u64) -> Vec<String> {
         let peers = self.peers.read();
         if peers.blocked.contains(&id) { Vec::new() } else { peers.urls.get(&id).cloned().unwrap_or_default() }
+    }
+    /// Where the member lives, and after that where it lived before: what a connection tries.
+    fn to_dial(&self, id: u64) -> Vec<String> {
+        let mut urls = self.urls(id);
+        if !urls.is_empty() {
+            urls.extend(self.peers.read().before.get(&id).cloned().unwrap_or_default());
+        }
+        urls
     }
     /// All members with a known address, the cut-off ones too.
     pub fn ids(&self) -> Vec<u64> {
@@ -165,7 +182,7 @@ impl Links {
     /// A client of the member over the channel of that purpose. Channels reconnect by themselves; one to URLs that no longer hold is
     /// dropped. Errors if no URL is known.
     pub fn client(&self, id: u64, purpose: Purpose) -> Result<Client, Unknown> {
-        let urls = self.table.urls(id);
+        let urls = self.table.to_dial(id);
         if urls.is_empty() {
             self.open.lock().remove(&(id, purpose));
             return Err(Unknown(id));
@@ -232,6 +249,18 @@ impl Links {
     }
 }
 
+/// Whether a call failed before a byte of it was sent: there was no connection.
+pub fn never_sent(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// No URL is known for this member (or it is cut off).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no peer URL known for member {0:x}")]
@@ -270,4 +299,30 @@ async fn dial(urls: &[String]) -> std::io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_moves_is_looked_for_where_it_was() {
+        let table = PeerTable::default();
+        let url = |text: &str| vec![text.to_string()];
+        table.update([(1, url("http://a:1")), (2, url("http://b:1"))], |_| false);
+        table.update([(1, url("http://c:1")), (2, url("http://b:1"))], |_| false);
+        assert_eq!(table.urls(1), ["http://c:1"]);
+        assert_eq!(table.to_dial(1), ["http://c:1", "http://a:1"]);
+        assert_eq!(table.to_dial(2), ["http://b:1"]);
+        table.update([(2, url("http://b:1"))], |id| id == 1);
+        assert_eq!((table.to_dial(1), table.ids()), (Vec::new(), vec![2]));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_has_sent_nothing() {
+        let mut client = connect(vec!["http://127.0.0.1:1".into()], Times::of(Duration::from_secs(1)));
+        let status = client.ping(pb::PingRequest {}).await.expect_err("nobody listens there");
+        assert!(never_sent(&status), "{status:?}");
+        assert!(!never_sent(&tonic::Status::unavailable("the stream broke")));
+    }
 }

@@ -18,7 +18,7 @@ pub mod service;
 mod snapshot;
 
 pub use caller::Caller;
-pub use channel::{Links, PeerTable, Purpose, Times};
+pub use channel::{Links, PeerTable, Purpose, Times, never_sent};
 pub use contact::LeaderContact;
 pub use directory::{Directory, Expelled, Expulsion, Verdict};
 pub use factory::Factory;

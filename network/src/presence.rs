@@ -5,6 +5,7 @@
 //! calls. A ping is refused like every call of a stranger (`directory`), and that refusal is how they find out.
 
 use crate::channel::{Links, Purpose};
+use crate::pb::{PingRequest, PingResponse};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ const DOWN: Duration = Duration::from_millis(100);
 pub struct Seen {
     /// Since when all pings got through.
     pub since: Instant,
-    /// Its newest peer protocol.
-    pub version: u32,
+    /// Major and minor of the etcd version whose behaviour it has.
+    pub etcd_version: (u64, u64),
     /// Whether it complains of its disk.
     pub disk_is_slow: bool,
 }
@@ -93,19 +94,19 @@ impl Presence {
 
     async fn keep(self: Arc<Self>, id: u64, hurry: Arc<Notify>) {
         loop {
-            let seen = self.ping(id).await;
-            if !self.note(id, &hurry, seen) {
+            let answer = self.ping(id).await;
+            if !self.note(id, &hurry, answer.as_ref()) {
                 return;
             }
-            let pause = if seen.is_some() { UP } else { DOWN };
+            let pause = if answer.is_some() { UP } else { DOWN };
             let _ = tokio::time::timeout(pause, hurry.notified()).await;
         }
     }
 
-    /// Version and disk, if it answers.
-    async fn ping(&self, id: u64) -> Option<(u32, bool)> {
+    /// Its answer, if there is one.
+    async fn ping(&self, id: u64) -> Option<PingResponse> {
         let mut client = self.links.client(id, Purpose::Heartbeat).ok()?;
-        let request = self.links.request(id, crate::pb::PingRequest {});
+        let request = self.links.request(id, PingRequest {});
         let metrics = self.links.metrics(id);
         let begin = Instant::now();
         let answer = tokio::time::timeout(self.timeout, client.ping(request)).await;
@@ -120,17 +121,19 @@ impl Presence {
         metrics.outcome(answer.is_some());
         let answer = answer?;
         metrics.round_trip_micros.store(begin.elapsed().as_micros() as u64, std::sync::atomic::Ordering::Relaxed);
-        Some((answer.protocol_version, answer.disk_is_slow))
+        Some(answer)
     }
 
     /// False once the member is forgotten (perhaps known anew already, with another task).
-    fn note(&self, id: u64, hurry: &Arc<Notify>, answer: Option<(u32, bool)>) -> bool {
+    fn note(&self, id: u64, hurry: &Arc<Notify>, answer: Option<&PingResponse>) -> bool {
         let mut peers = self.peers.lock();
         let Some(peer) = peers.get_mut(&id).filter(|peer| Arc::ptr_eq(&peer.hurry, hurry)) else { return false };
         let before = peer.seen;
-        peer.seen = answer.map(|(version, disk_is_slow)| {
+        peer.seen = answer.map(|answer| {
             let since = before.map_or_else(Instant::now, |before| before.since);
-            Seen { since, version, disk_is_slow }
+            let mut parts = answer.etcd_version.split('.').map(|part| part.parse().unwrap_or(0));
+            let etcd_version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+            Seen { since, etcd_version, disk_is_slow: answer.disk_is_slow }
         });
         let moved = before.is_some() != peer.seen.is_some();
         drop(peers);

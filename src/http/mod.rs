@@ -6,7 +6,7 @@ pub mod health;
 pub mod serve;
 
 use crate::grpc::{self, Api};
-use crate::server::Server;
+use crate::server::{Server, remote};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -83,15 +83,20 @@ async fn members(State(server): State<Arc<Server>>) -> Response {
     if let Ok(id) = HeaderValue::try_from(format!("{:x}", server.identity.cluster_id)) {
         response.headers_mut().insert("X-Etcd-Cluster-ID", id);
     }
+    // A joining rusd must not wait for ever in a cluster that it can't understand.
+    if let Ok(range) = HeaderValue::try_from(remote::protocol_header()) {
+        response.headers_mut().insert(remote::PROTOCOL_HEADER, range);
+    }
     response
 }
 
 async fn vars(State(server): State<Arc<Server>>) -> Response {
     let raft = server.consensus.status();
+    let voters: Vec<_> = server.consensus.voters().into_iter().map(|id| format!("{id:x}")).collect();
     axum::Json(json!({
         "cmdline": std::env::args().collect::<Vec<_>>(),
         "raft.status": {"id": format!("{:x}", server.identity.member_id), "term": raft.term, "lead": format!("{:x}", raft.leader),
-            "commit": raft.committed, "applied": raft.applied},
+            "commit": raft.committed, "applied": raft.applied, "voters": voters},
         "memstats": {},
     }))
     .into_response()

@@ -10,6 +10,7 @@ use super::lease_routing::LeaseRouting;
 use super::leases::Leases;
 use super::peers::{self, RemoteLeases, Started};
 use super::waiters::Waiters;
+use super::{publish, sick_disk, version};
 use crate::config::Config;
 use crate::grpc::election::ElectionService;
 use crate::grpc::lease::LeaseService;
@@ -113,6 +114,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     tokio::spawn(clock.clone().run(stop.clone()));
     tokio::spawn(Compactor::new(retention, Arc::new(StateHistory(server.state.clone())), leadership).run(stop.clone()));
     tokio::spawn(compact(server.clone(), stop.clone()));
+    look_after_the_cluster(&server, stored, stop);
     if new {
         let consensus = server.consensus.clone();
         let founders = addresses.collect();
@@ -123,6 +125,18 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
         });
     }
     Ok(Member { server, committed, hub, clock, leases })
+}
+
+/// What a leader does for all, each a task that watches whether this member leads.
+fn look_after_the_cluster(server: &Arc<Server>, stored: &Stored, stop: &CancellationToken) {
+    let (member, until) = (server.clone(), stop.clone());
+    tokio::spawn(async move { version::decide(&member, member.members.presence(), &until).await });
+    let (member, until) = (server.clone(), stop.clone());
+    tokio::spawn(async move { sick_disk::watch(&member, &until).await });
+    if !stored.joins {
+        let (member, until, founders) = (server.clone(), stop.clone(), stored.founders.clone());
+        tokio::spawn(async move { publish::name_founders(&member, &founders, &until).await });
+    }
 }
 
 fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<TcpListener>) -> Result<(), BootError> {

@@ -176,9 +176,6 @@ async fn serve_clients(
     }
     tracing::info!(local_member_id = %format_args!("{:x}", server.identity.member_id), cluster_id = %format_args!("{:x}", server.identity.cluster_id),
         "published local member to cluster through raft");
-    let deciding = server.clone();
-    let until = listening.shutdown.clone();
-    listening.tasks.spawn_on(async move { publish::decide_version(&deciding, &until).await }, &tokio::runtime::Handle::current());
     listening.serve_clients(member, client, client_http)?;
     tracing::info!("ready to serve client requests");
     notify::ready();

@@ -7,10 +7,12 @@
 //! | empty | existing | who are the members? | identity from the one with our URLs |
 //! | holds an etcd's database | | no | refuse, touch nothing |
 
-use super::identity::{self, IdentityError, Stored};
+use super::identity::{self, Founder, IdentityError, Stored};
 use super::remote::{self, Remote};
 use crate::config::value::system_text;
 use crate::config::{Config, urls};
+use crate::grpc::ETCD_VERSION;
+use rusd_network::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::PermissionsExt;
@@ -54,8 +56,14 @@ pub enum BootstrapError {
     NoPeerAnswers,
     #[error("error validating peerURLs {0}: member count is unequal")]
     CountUnequal(String),
-    #[error("error validating peerURLs {peers}: unmatched member while checking PeerURLs ({name})")]
-    Unmatched { peers: String, name: String },
+    #[error("error validating peerURLs {peers}: PeerURLs: no match found for existing member ({id:x}, [{urls}])")]
+    Unmatched { peers: String, id: u64, urls: String },
+    #[error("incompatible with current running cluster")]
+    Incompatible,
+    #[error("incompatible with current running cluster: its members don't speak rusd's peer protocol (perhaps they are etcds)")]
+    NotRusd,
+    #[error("membership: too many learner members in cluster")]
+    TooManyLearners,
     #[error("{} belongs to member {stored:x}, whose peer URLs were {theirs}, but these flags are those of {name:?} ({ours})", path.display())]
     AnotherMembers { path: PathBuf, stored: u64, theirs: String, name: String, ours: String },
 }
@@ -142,28 +150,48 @@ async fn join(config: &Config) -> Result<Stored, BootstrapError> {
     check_duplicates(config)?;
     let remote = remote::first(&other_urls(config), ASK_EXISTING).await.ok_or(BootstrapError::NoPeerAnswers)?;
     let id = our_id(config, &remote)?;
+    check_compatible(&remote, id).await?;
+    if remote.members.iter().filter(|member| member.is_learner).count() > config.max_learners {
+        return Err(BootstrapError::TooManyLearners);
+    }
     let started = remote.members.iter().any(|member| member.id == id && !member.client_urls.is_empty());
     if started {
         return Err(BootstrapError::AlreadyBootstrapped(id));
     }
-    Ok(Stored::of_running_cluster(id, remote.cluster_id))
+    let known = remote.members.into_iter().map(|member| Founder { id: member.id, name: member.name, peer_urls: member.peer_urls });
+    Ok(Stored::of_running_cluster(id, remote.cluster_id, known.collect()))
 }
 
-/// The id under which the cluster knows our URLs; every member of `--initial-cluster` must be there with its own.
+/// The id under which the cluster knows our URLs; every member of the cluster must be in `--initial-cluster` with its own.
 fn our_id(config: &Config, remote: &Remote) -> Result<u64, BootstrapError> {
     let peers = || remote.members.iter().flat_map(|member| member.peer_urls.clone()).collect::<Vec<_>>().join(",");
     if remote.members.len() != config.initial_cluster.len() {
         return Err(BootstrapError::CountUnequal(peers()));
     }
     let mut ours = None;
-    for (name, urls) in &config.initial_cluster {
-        let found = remote.members.iter().find(|member| same_urls(&member.peer_urls, urls));
-        let found = found.ok_or_else(|| BootstrapError::Unmatched { peers: peers(), name: name.clone() })?;
+    for member in &remote.members {
+        let unmatched = || BootstrapError::Unmatched { peers: peers(), id: member.id, urls: member.peer_urls.join(" ") };
+        let (name, _) = config.initial_cluster.iter().find(|(_, urls)| same_urls(&member.peer_urls, urls)).ok_or_else(unmatched)?;
         if *name == config.name {
-            ours = Some(found.id);
+            ours = Some(member.id);
         }
     }
     ours.ok_or_else(|| BootstrapError::NoLocalName(config.name.clone()))
+}
+
+/// The peers must be rusds with a protocol that we speak, at a cluster version not above ours, nor more than one below.
+async fn check_compatible(remote: &Remote, id: u64) -> Result<(), BootstrapError> {
+    let (oldest, newest) = remote.protocol.ok_or(BootstrapError::NotRusd)?;
+    if oldest.max(OLDEST_PROTOCOL_VERSION) > newest.min(PROTOCOL_VERSION) {
+        return Err(BootstrapError::Incompatible);
+    }
+    let others = remote.members.iter().filter(|member| member.id != id);
+    let urls: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
+    let (major, minor) = remote::major_minor(ETCD_VERSION).expect("our own version is one");
+    match remote::cluster_version(&urls, ASK_EXISTING).await {
+        Some(found) if found <= (major, minor) && found >= (major, minor - 1) => Ok(()),
+        _ => Err(BootstrapError::Incompatible),
+    }
 }
 
 fn other_urls(config: &Config) -> Vec<String> {
@@ -363,11 +391,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let flags = ["--name=b", "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2", "--initial-cluster-state=existing"];
         let config = config(directory.path(), &flags);
-        let member = |id, url: &str| remote::Member { id, peer_urls: vec![url.into()], client_urls: vec![] };
-        let mut remote = Remote { cluster_id: 9, members: vec![member(5, "http://127.0.0.1:1"), member(7, "http://127.0.0.1:2")] };
+        let member = |id, url: &str| remote::Member { id, peer_urls: vec![url.into()], ..remote::Member::default() };
+        let members = vec![member(5, "http://127.0.0.1:1"), member(7, "http://127.0.0.1:2")];
+        let mut remote = Remote { cluster_id: 9, members, protocol: Some((1, 1)) };
         assert_eq!(our_id(&config, &remote).expect("it is there"), 7);
         remote.members[1].peer_urls = vec!["http://127.0.0.1:3".into()];
-        assert!(our_id(&config, &remote).expect_err("it isn't").to_string().contains("unmatched member"));
+        assert!(
+            our_id(&config, &remote)
+                .expect_err("it isn't")
+                .to_string()
+                .contains("PeerURLs: no match found for existing member (7, [http://127.0.0.1:3])")
+        );
         remote.members.pop();
         assert!(our_id(&config, &remote).expect_err("too few").to_string().ends_with("member count is unequal"));
     }

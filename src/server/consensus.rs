@@ -12,7 +12,6 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use rusd_network::{Factory, LeaderContact, Links, Raft};
-use rusd_storage::engine::Engine;
 use rusd_storage::raft::types::{Node, TypeConfig};
 use rusd_storage::raft::{LogStore, StateMachine, VoteCell};
 use std::collections::BTreeMap;
@@ -21,13 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// How often the log is looked at for a snapshot.
-const SNAPSHOT_TICK: Duration = Duration::from_millis(200);
-/// A snapshot is due after so much log, whatever `--snapshot-count` says.
-const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
-/// While snapshots are being sent none is made (it purges the log the receiver needs next), up to so many times `--snapshot-count`.
-const SNAPSHOT_DELAY_FACTOR: u64 = 10;
 
 /// openraft, and what we know about leadership.
 pub struct Consensus {
@@ -88,8 +80,6 @@ pub struct Stores {
     pub log_store: LogStore,
     /// The opened state.
     pub state_machine: StateMachine,
-    /// For the size of the log.
-    pub engine: Engine,
 }
 
 /// Why consensus can't start.
@@ -183,7 +173,6 @@ impl Consensus {
             stop: CancellationToken::new(),
         });
         tokio::spawn(consensus.clone().follow());
-        tokio::spawn(consensus.clone().make_snapshots(stores.engine, config.snapshot_count));
         Ok(consensus)
     }
 
@@ -263,6 +252,16 @@ impl Consensus {
         self.leader.subscribe()
     }
 
+    /// Applied index, counted as etcd does.
+    pub fn applied_index(&self) -> u64 {
+        self.waiters.applied_index()
+    }
+
+    /// The last snapshot's index, counted as etcd does.
+    pub fn snapshot_index(&self) -> u64 {
+        self.data.borrow_watched().snapshot.as_ref().map_or(0, |id| id.index + 1)
+    }
+
     /// How many committed entries still wait to be applied.
     pub fn backlog(&self) -> u64 {
         let committed = self.data.borrow_watched().local_committed.as_ref().map_or(0, |id| id.index + 1);
@@ -279,9 +278,9 @@ impl Consensus {
         self.failed.subscribe()
     }
 
-    /// Whether the member votes, by the membership in effect.
-    pub fn is_voter(&self, id: u64) -> bool {
-        self.raft.voter_ids().any(|voter| voter == id)
+    /// Who votes, by the membership in effect.
+    pub fn voters(&self) -> Vec<u64> {
+        self.raft.voter_ids().collect()
     }
 
     /// Makes openraft hand leadership to `target` and waits until it leads. There is no way back: see [`super::hand_over`], which is the
@@ -368,32 +367,5 @@ impl Consensus {
             tracing::info!(leader = format!("{:x}", new.leader), term = new.term, "leader changed");
         }
         self.leader.send_if_modified(|leader| std::mem::replace(leader, new.leader) != new.leader);
-    }
-
-    /// "Make a snapshot" only makes the state durable and purges old log, so it is cheap, but for a receiver that lags.
-    async fn make_snapshots(self: Arc<Self>, engine: Engine, count: u64) {
-        let mut tick = tokio::time::interval(SNAPSHOT_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last = self.data.borrow_watched().snapshot.as_ref().map_or(0, |id| id.index + 1);
-        let mut bytes = engine.usage().frame_bytes;
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.stop.cancelled() => return,
-            }
-            let applied = self.waiters.applied_index();
-            let entries = applied.saturating_sub(last);
-            let now = engine.usage().frame_bytes;
-            bytes = bytes.min(now);
-            let due = entries >= count.max(1) || (entries > 0 && now - bytes >= SNAPSHOT_LOG_BYTES);
-            let sending = self.links.snapshots_in_flight.load(Ordering::Relaxed) > 0;
-            if !due || (sending && entries < count.saturating_mul(SNAPSHOT_DELAY_FACTOR)) {
-                continue;
-            }
-            (last, bytes) = (applied, now);
-            if self.raft.trigger().snapshot().await.is_err() {
-                return;
-            }
-        }
     }
 }

@@ -34,7 +34,7 @@ impl HandOver {
     /// # Errors
     /// It is no voter, this member doesn't lead, or it took too long.
     pub async fn to(&self, target: u64, patience: Duration) -> Result<(), Error> {
-        if !self.consensus.is_voter(target) {
+        if !self.consensus.voters().contains(&target) {
             return Err(Error::BadLeaderTransferee);
         }
         let leader = self.consensus.believed_leader();
@@ -96,6 +96,12 @@ impl HandOver {
             .collect();
         ready.sort_unstable();
         ready.into_iter().map(|(.., id)| id).collect()
+    }
+
+    /// The best of them, if its disk is well.
+    pub fn healthy_successor(&self) -> Option<u64> {
+        let best = *self.successors().first()?;
+        self.presence.seen(best).filter(|seen| !seen.disk_is_slow).map(|_| best)
     }
 
     fn is_ready(&self, target: u64) -> bool {

@@ -27,7 +27,7 @@ pub struct Identity {
     pub data_dir_id: u64,
 }
 
-/// A member that the cluster begins with.
+/// A member that the cluster begins with, or that this member found when it joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Founder {
     /// Member id.
@@ -51,7 +51,7 @@ pub struct Stored {
     pub data_dir_id: u64,
     /// Whether the member joins a running cluster; it is never initialized then.
     pub joins: bool,
-    /// The first members, of a new cluster.
+    /// The first members, of a new cluster; of a running one those that were there when this member joined, to call upon.
     pub founders: Vec<Founder>,
 }
 
@@ -143,9 +143,9 @@ impl Stored {
         Some(Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: false, founders })
     }
 
-    /// A member that was added to a running cluster under this id.
-    pub fn of_running_cluster(member_id: u64, cluster_id: u64) -> Self {
-        Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: true, founders: Vec::new() }
+    /// A member that was added to a running cluster under this id; `known` are the members now.
+    pub fn of_running_cluster(member_id: u64, cluster_id: u64, known: Vec<Founder>) -> Self {
+        Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: true, founders: known }
     }
 
     /// The ids.

@@ -122,6 +122,14 @@ impl Consensus {
         Some(Progress { last, matched })
     }
 
+    /// Makes the state durable and purges log that nobody should need any more.
+    ///
+    /// # Errors
+    /// Consensus has ended.
+    pub async fn make_snapshot(&self) -> Result<(), AppendFailure> {
+        self.raft().trigger().snapshot().await.map_err(|_| AppendFailure::Stopped)
+    }
+
     /// Members that came back are replicated to at once, not after openraft's back-off.
     pub async fn hurry_replication(&self) {
         // Its only error is that consensus has ended, which is noticed elsewhere.

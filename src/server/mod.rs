@@ -21,6 +21,9 @@ pub mod publish;
 pub mod read;
 pub mod remote;
 mod round;
+pub mod sick_disk;
+pub mod snapshots;
+pub mod version;
 pub mod waiters;
 
 pub use error::Error;

@@ -7,8 +7,11 @@ use super::leases::{LeaderLeases, TimeToLive};
 use super::members::Members;
 use super::propose::Propose;
 use super::read::Read;
+use super::sick_disk;
+use super::snapshots::Snapshots;
 use super::waiters::Waiters;
 use crate::config::Config;
+use crate::grpc::ETCD_VERSION;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use rusd_network::{Caller, Directory, Expulsion, Links, Local, PeerTable, Presence, Purpose, Service, Times, pb};
@@ -57,7 +60,7 @@ pub async fn start(
     table.update(peers, |_| false);
     let links = Links::new(table.clone(), directory.clone(), Times::of(config.election_timeout));
     let presence = Presence::new(links.clone(), config.election_timeout);
-    let stores = Stores { log_store, state_machine, engine: engine.clone() };
+    let stores = Stores { log_store, state_machine };
     let consensus = Consensus::start(config, identity, stores, waiters.clone(), links.clone()).await?;
     let propose = Propose::start(config, consensus.clone(), waiters.clone());
     let read = Read::new(consensus.clone(), waiters.clone(), config.request_timeout());
@@ -66,7 +69,17 @@ pub async fn start(
     tokio::spawn(presence.clone().run(consensus.stopping().clone()));
     tokio::spawn(hurry_after_absence(consensus.clone(), presence.clone()));
     tokio::spawn(members.clone().promote_pending(consensus.stopping().clone()));
-    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone(), members.clone(), presence);
+    let snapshots = Snapshots {
+        consensus: consensus.clone(),
+        state: state.clone(),
+        presence: presence.clone(),
+        engine: engine.clone(),
+        count: config.snapshot_count,
+        catchup: config.snapshot_catchup_entries,
+    };
+    tokio::spawn(snapshots.run());
+    let disk = Disk { engine: engine.clone(), election_timeout: config.election_timeout };
+    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone(), members.clone(), presence, disk);
     let service = Service::new(links, consensus.raft().clone(), member.clone(), engine, consensus.contact());
     Ok(Started { consensus, propose, read, members, member, service })
 }
@@ -148,7 +161,14 @@ pub struct Member {
     read: Read,
     members: Arc<Members>,
     presence: Arc<Presence>,
+    disk: Disk,
     leases: OnceLock<Arc<dyn LeaderLeases>>,
+}
+
+/// What a member knows of its own disk.
+pub struct Disk {
+    engine: rusd_storage::engine::Engine,
+    election_timeout: Duration,
 }
 
 impl Member {
@@ -161,8 +181,9 @@ impl Member {
         read: Read,
         members: Arc<Members>,
         presence: Arc<Presence>,
+        disk: Disk,
     ) -> Arc<Self> {
-        Arc::new(Self { identity, state, consensus, propose, read, members, presence, leases: OnceLock::new() })
+        Arc::new(Self { identity, state, consensus, propose, read, members, presence, disk, leases: OnceLock::new() })
     }
 
     /// The clock of this member, which knows whether it leads. Only the first call counts.
@@ -201,7 +222,12 @@ impl Local for Member {
 
     fn ping(&self, from: u64) -> pb::PingResponse {
         self.presence.heard(from);
-        pb::PingResponse { data_dir_id: self.identity.data_dir_id, protocol_version: rusd_network::PROTOCOL_VERSION, disk_is_slow: false }
+        pb::PingResponse {
+            data_dir_id: self.identity.data_dir_id,
+            protocol_version: rusd_network::PROTOCOL_VERSION,
+            disk_is_slow: sick_disk::is_sick(&self.disk.engine, self.disk.election_timeout),
+            etcd_version: ETCD_VERSION.into(),
+        }
     }
 
     async fn change_member(&self, request: pb::ChangeMemberRequest) -> pb::ChangeMemberResponse {

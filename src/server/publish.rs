@@ -1,8 +1,8 @@
-//! A member tells the cluster its name, its client URLs and its data dir's id, through the log; a leader decides the cluster version.
-//! Clients are served only after the first.
+//! A member tells the cluster its name, its client URLs and its data dir's id, through the log. Clients are served only after that.
+//! A leader names founders that haven't come yet.
 
+use super::identity::Founder;
 use super::{Error, Server};
-use crate::grpc::ETCD_VERSION;
 use rusd_storage::Rejection;
 use rusd_storage::command::{self, proposal};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two tries; a proposal itself waits for a leader.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often a leader looks whether there is a cluster version.
-const VERSION_CHECK: Duration = Duration::from_millis(200);
+/// How long founders get to say their names themselves.
+const NAME_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a member can't be published, however often it tries.
 #[derive(Debug, thiserror::Error)]
@@ -51,20 +51,27 @@ pub async fn publish(server: &Server, cancel: &CancellationToken) -> Result<(), 
     }
 }
 
-/// Whoever leads sets the cluster version once; all members of one rusd release speak the same.
-pub async fn decide_version(server: &Server, cancel: &CancellationToken) {
-    let (major_minor, _) = ETCD_VERSION.rsplit_once('.').unwrap_or((ETCD_VERSION, ""));
-    let version = format!("{major_minor}.0");
-    while server.state.cluster_version().is_empty() {
+/// `--initial-cluster` names all founders, and etcd shows the names of those that have never been up. Their common first entry can't hold
+/// names (only what the cluster id is made of), so a leader says the name of a founder that hasn't said it itself after a moment.
+pub async fn name_founders(server: &Server, founders: &[Founder], cancel: &CancellationToken) {
+    if cancel.run_until_cancelled(tokio::time::sleep(NAME_AFTER)).await.is_none() {
+        return;
+    }
+    loop {
+        let members = server.state.members();
+        let nameless = |founder: &&Founder| members.iter().any(|member| member.id == founder.id && member.name.is_empty());
+        let Some(founder) = founders.iter().find(nameless) else { return };
         if server.consensus.status().leader == server.identity.member_id {
-            let command = proposal::Command::SetClusterVersion(command::SetClusterVersion { version: version.clone() });
-            match cancel.run_until_cancelled(server.propose.submit(command)).await {
-                Some(Ok(_)) => return tracing::info!(cluster_version = version, "set initial cluster version"),
-                Some(Err(error)) => tracing::debug!(%error, "the cluster version wasn't set"),
+            // Without a data dir: if the founder publishes first, this is rejected.
+            let record = command::PublishMember { id: founder.id, name: founder.name.clone(), ..command::PublishMember::default() };
+            let proposal = server.propose.submit(proposal::Command::PublishMember(record));
+            match cancel.run_until_cancelled(proposal).await {
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => tracing::debug!(%error, "a founder wasn't named"),
                 None => return,
             }
         }
-        if cancel.run_until_cancelled(tokio::time::sleep(VERSION_CHECK)).await.is_none() {
+        if cancel.run_until_cancelled(tokio::time::sleep(NAME_AFTER)).await.is_none() {
             return;
         }
     }

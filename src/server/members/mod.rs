@@ -128,6 +128,11 @@ impl Members {
         &self.hand_over
     }
 
+    /// Who can be reached.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
     fn strictly(&self, rule: impl Fn(View<'_>) -> Result<(), Error>) -> Result<(), Error> {
         if !self.strict {
             return Ok(());
@@ -211,7 +216,8 @@ impl Members {
             Ok(_) => Answer::Unknown,
             Err(status) => {
                 links.note_failure(leader, &status);
-                Answer::Unknown
+                let certain = rusd_network::never_sent(&status) || rusd_network::directory::refused(&status).is_some();
+                if certain { Answer::TryAgain } else { Answer::Unknown }
             }
         }
     }

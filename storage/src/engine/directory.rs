@@ -64,6 +64,16 @@ impl Directory {
         self.path.join(format!("db-{number}"))
     }
 
+    /// Bytes that this process may still write to its file system; `None` if the system doesn't say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let path = std::ffi::CString::new(self.path.as_os_str().as_encoded_bytes()).ok()?;
+        let mut answer = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: a valid path, and room for the answer, which is read only if the call says that it was written.
+        #[allow(unsafe_code)]
+        let answer = unsafe { (libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) == 0).then(|| answer.assume_init())? };
+        Some(answer.f_bavail.saturating_mul(answer.f_frsize))
+    }
+
     fn find_current(&self) -> Result<Current, StorageError> {
         let path = self.path.join("FORMAT");
         let text = match fs::read_to_string(&path) {

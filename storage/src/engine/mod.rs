@@ -394,6 +394,16 @@ impl Engine {
         self.push(Job::Switch(Box::new(incoming), last, done));
     }
 
+    /// Bytes of log frames: what a purge can free.
+    pub fn log_bytes(&self) -> u64 {
+        self.shared().log.lock().frames.iter().map(|frame| frame.bytes).sum()
+    }
+
+    /// Bytes that may still be written to the file system it lives on; `None` if the system doesn't say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.shared().directory.free_bytes()
+    }
+
     /// The budget it was opened with.
     pub fn memory_bytes(&self) -> u64 {
         self.shared().options.memory_bytes

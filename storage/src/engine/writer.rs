@@ -151,6 +151,7 @@ impl Writer {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         let begun = Instant::now();
+        self.shared.metrics.syncing();
         self.disk.sync()?;
         self.unsynced = 0;
         self.shared.metrics.synced(begun.elapsed());

@@ -1,0 +1,12 @@
+//! Clusters that grow, shrink and heal, as an operator does it: real processes, the real `etcdctl`, and now and then a `kill -9`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod changes;
+mod crashes;
+mod leaving;
+mod moving;
+mod operator;
+mod wiped;
+mod writer;

@@ -1,0 +1,136 @@
+//! An operator's hands: members as MemberList tells them, and the steps of a change.
+
+use crate::harness::client::{Client, etcdctl};
+use crate::harness::cluster::Cluster;
+use crate::harness::process::Ended;
+use crate::harness::{PATIENCE, eventually};
+use rusd::pb::etcdserverpb as pb;
+use std::time::Duration;
+use tonic::Status;
+
+/// Quick elections; changes aren't held up by the five seconds that a link must have been up.
+pub const QUICK: [&str; 3] = ["--heartbeat-interval=50", "--election-timeout=500", "--strict-reconfig-check=false"];
+
+/// The members as one member knows them.
+pub async fn members(client: &Client) -> Result<Vec<pb::Member>, Status> {
+    let request = pb::MemberListRequest { linearizable: false };
+    Ok(client.cluster.clone().member_list(request).await?.into_inner().members)
+}
+
+/// The id of the member at this place, as a member that runs knows it.
+pub async fn id_of(cluster: &Cluster, asked: usize, member: usize) -> u64 {
+    let url = cluster.members[member].peer_url();
+    eventually("the member's id", || async {
+        let members = members(&cluster.client(asked)).await.ok()?;
+        members.into_iter().find(|known| known.peer_ur_ls.contains(&url)).map(|known| known.id)
+    })
+    .await
+}
+
+/// Adds a member through another one; answers its id. The process isn't started.
+pub async fn add(cluster: &Cluster, asked: usize, member: usize, learner: bool) -> Result<u64, Status> {
+    let peer_ur_ls = vec![cluster.members[member].peer_url()];
+    let request = pb::MemberAddRequest { peer_ur_ls, is_learner: learner };
+    let client = Client::patient(&cluster.members[asked].client_url());
+    let answer = client.cluster.clone().member_add(request).await?.into_inner();
+    Ok(answer.member.expect("the added member").id)
+}
+
+/// Removes a member through another one.
+pub async fn remove(cluster: &Cluster, asked: usize, id: u64) -> Result<(), Status> {
+    let client = Client::patient(&cluster.members[asked].client_url());
+    client.cluster.clone().member_remove(pb::MemberRemoveRequest { id }).await.map(drop)
+}
+
+/// Promotes a learner.
+pub async fn promote(cluster: &Cluster, asked: usize, id: u64) -> Result<(), Status> {
+    let client = Client::patient(&cluster.members[asked].client_url());
+    client.cluster.clone().member_promote(pb::MemberPromoteRequest { id }).await.map(drop)
+}
+
+/// One more member, known to the harness only: ports and a data dir, and flags to join with.
+pub fn newcomer(cluster: &mut Cluster, flags: &[&str]) -> usize {
+    cluster.add(&[flags, &["--initial-cluster-state=existing"]].concat())
+}
+
+/// Starts a member that was added; `others` are those in the cluster with it.
+pub fn start_joining(cluster: &mut Cluster, member: usize, others: &[usize]) {
+    let named = |at: &usize| format!("{}={}", cluster.members[*at].name, cluster.members[*at].peer_url());
+    cluster.initial_cluster = others.iter().chain([&member]).map(named).collect::<Vec<_>>().join(",");
+    cluster.start(member);
+}
+
+/// Adds a voter, starts it and waits until it votes.
+pub async fn grow(cluster: &mut Cluster, asked: usize, flags: &[&str], others: &[usize]) -> usize {
+    let member = newcomer(cluster, flags);
+    let id = add(cluster, asked, member, false).await.expect("added");
+    start_joining(cluster, member, others);
+    cluster.wait_ready(member).await;
+    wait_votes(cluster, asked, id).await;
+    member
+}
+
+/// Until the member with this id votes: what openraft says, not what clients are told.
+pub async fn wait_votes(cluster: &Cluster, asked: usize, id: u64) {
+    let url = cluster.members[asked].client_url();
+    eventually("a vote for the new member", || async {
+        // A pending voter is no target: only who votes can be handed leadership.
+        let vars = http(&url, "/debug/vars").await?;
+        let voters = vars["raft.status"]["voters"].as_array()?.clone();
+        voters.contains(&format!("{id:x}").into()).then_some(())
+    })
+    .await;
+}
+
+/// A JSON page of a member.
+pub async fn http(url: &str, path: &str) -> Option<serde_json::Value> {
+    use http_body_util::{BodyExt, Empty};
+    let address = url.strip_prefix("http://")?;
+    let stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.ok()?;
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get(path).header("Host", address).body(Empty::<bytes::Bytes>::new()).ok()?;
+    let body = sender.send_request(request).await.ok()?.into_body().collect().await.ok()?.to_bytes();
+    connection.abort();
+    serde_json::from_slice(&body).ok()
+}
+
+/// `etcdctl` against some members only.
+pub fn ctl(cluster: &Cluster, members: &[usize], arguments: &[&str]) -> Ended {
+    let endpoints: Vec<String> = members.iter().map(|member| cluster.members[*member].client_url()).collect();
+    etcdctl(&endpoints, arguments)
+}
+
+/// The error that an etcdctl that failed tells.
+pub fn error_of(ended: &Ended) -> String {
+    ended.stderr.lines().filter_map(|line| line.strip_prefix("Error: ")).next_back().unwrap_or_default().to_string()
+}
+
+/// Repeats a call until it succeeds.
+pub async fn insist<T, F: Future<Output = Result<T, Status>>>(what: &str, mut call: impl FnMut() -> F) -> T {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(status) => assert!(std::time::Instant::now() < deadline, "{what}: {status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Until these members have the same members and the same hash of all keys.
+pub async fn wait_equal(cluster: &Cluster, which: &[usize]) {
+    eventually("equal members", || async {
+        let mut seen = Vec::new();
+        for member in which {
+            let client = cluster.client(*member);
+            let mut list = members(&client).await.ok()?;
+            list.sort_by_key(|member| member.id);
+            let revision = client.status().await.ok()?.header?.revision;
+            let hash = client.maintenance.clone().hash_kv(pb::HashKvRequest { revision: 0 }).await.ok()?.into_inner();
+            seen.push((list, revision, hash.hash));
+        }
+        seen.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+    })
+    .await;
+}
