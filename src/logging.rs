@@ -23,8 +23,15 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Crates whose own notes say nothing to an operator.
 const NOISY: &[&str] = &["openraft", "sled", "h2", "hyper", "hyper_util", "tonic", "tower", "axum", "rustls"];
-/// Warns whenever an answer found another way to its proposer before openraft's own did: with every write.
-const UNHEARD: &str = "openraft::raft::responder::impls::progress_responder";
+/// What warns all the time about what is in order, or told otherwise.
+const REPETITIVE: &[&str] = &[
+    // Whenever an answer found another way to its proposer before openraft's own did: with every write.
+    "openraft::raft::responder::impls::progress_responder",
+    // Several times per second while a member is away; `presence` tells that once.
+    "openraft::core::heartbeat",
+    "openraft::replication",
+    "openraft::engine::handler::replication_handler",
+];
 
 /// Why logging can't be as asked; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +92,8 @@ impl Logging {
         let debug = self.level >= LevelFilter::DEBUG;
         let noise = self.level.min(if debug { LevelFilter::INFO } else { LevelFilter::WARN });
         let noisy = NOISY.iter().map(|target| (*target, noise));
-        let filter = Targets::new().with_default(self.level).with_targets(noisy).with_target(UNHEARD, LevelFilter::ERROR);
+        let repetitive = REPETITIVE.iter().map(|target| (*target, LevelFilter::ERROR));
+        let filter = Targets::new().with_default(self.level).with_targets(noisy).with_targets(repetitive);
         let lines = tracing_subscriber::fmt::layer()
             .event_format(Lines { json: self.json })
             .with_writer(Sinks(Arc::new(self.sinks)))

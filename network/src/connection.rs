@@ -3,7 +3,7 @@
 
 use crate::channel::{Client, Links, Purpose};
 use crate::{PeerMetrics, codec, pb, snapshot};
-use futures::{Stream, StreamExt, future};
+use futures::{Stream, StreamExt, future, stream};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -105,7 +105,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>>
     where
@@ -115,6 +115,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // Openraft backs off where it makes the next request. A connection that fails before it asks for one would never rest.
+            let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>) };
+            let input = stream::once(future::ready(first)).chain(input);
             let mut client = self.client()?;
             let request = self.links.request(self.target, self.outgoing(input));
             // The answer's head comes at once, so it is bounded; the stream itself lives as long as the connection (HTTP/2 pings).

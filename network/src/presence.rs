@@ -54,6 +54,11 @@ impl Presence {
         self.peers.lock().get(&id)?.seen
     }
 
+    /// Asks now, for who must not rely on a look of a moment ago.
+    pub async fn answers(&self, id: u64) -> bool {
+        self.ping(id).await.is_some()
+    }
+
     /// Changes whenever a member comes or goes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -138,6 +143,11 @@ impl Presence {
         let moved = before.is_some() != peer.seen.is_some();
         drop(peers);
         if moved {
+            let peer = format!("{id:x}");
+            match answer {
+                Some(_) => tracing::info!(peer, "peer became active"),
+                None => tracing::warn!(peer, "peer became inactive: it can't be reached, or doesn't answer"),
+            }
             self.changed.send_modify(|count| *count += 1);
         }
         true

@@ -79,6 +79,9 @@ impl ResultSink for Sink {
     fn advanced(&self, applied: LogPosition) {
         self.waiters.advanced(applied);
     }
+    fn installed(&self, applied: LogPosition) {
+        self.waiters.installed(applied);
+    }
 }
 
 /// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster

@@ -188,9 +188,19 @@ async fn check_compatible(remote: &Remote, id: u64) -> Result<(), BootstrapError
     let others = remote.members.iter().filter(|member| member.id != id);
     let urls: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
     let (major, minor) = remote::major_minor(ETCD_VERSION).expect("our own version is one");
-    match remote::cluster_version(&urls, ASK_EXISTING).await {
-        Some(found) if found <= (major, minor) && found >= (major, minor - 1) => Ok(()),
+    match tokio::time::timeout(ASK_EXISTING, decided_version(&urls)).await {
+        Ok(found) if found <= (major, minor) && found >= (major, minor - 1) => Ok(()),
         _ => Err(BootstrapError::Incompatible),
+    }
+}
+
+/// A cluster that has just begun decides its version in a moment.
+async fn decided_version(urls: &[String]) -> (u64, u64) {
+    loop {
+        if let Some(version) = remote::cluster_version(urls, ASK_EXISTING).await {
+            return version;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -242,6 +242,12 @@ impl Consensus {
         self.view.borrow().leader
     }
 
+    /// The same with its term.
+    pub fn believed_leadership(&self) -> (u64, u64) {
+        let view = *self.view.borrow();
+        (view.leader, view.term)
+    }
+
     /// When the current leader became known.
     pub fn leader_since(&self) -> Instant {
         self.view.borrow().since

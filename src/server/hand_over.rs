@@ -45,7 +45,7 @@ impl HandOver {
             return Err(Error::NotLeader);
         }
         let deadline = Instant::now() + patience;
-        while !self.is_ready(target) {
+        while !self.is_ready(target) || !self.presence.answers(target).await {
             if Instant::now() >= deadline || self.consensus.believed_leader() != self.consensus.member_id() {
                 return Err(Error::TimeoutLeaderTransfer);
             }

@@ -79,7 +79,17 @@ pub async fn start(
     };
     tokio::spawn(snapshots.run());
     let disk = Disk { engine: engine.clone(), election_timeout: config.election_timeout };
-    let member = Member::new(identity.clone(), state, consensus.clone(), propose.clone(), read.clone(), members.clone(), presence, disk);
+    let member = Arc::new(Member {
+        identity: identity.clone(),
+        state,
+        consensus: consensus.clone(),
+        propose: propose.clone(),
+        read: read.clone(),
+        members: members.clone(),
+        presence,
+        disk,
+        leases: OnceLock::new(),
+    });
     let service = Service::new(links, consensus.raft().clone(), member.clone(), engine, consensus.contact());
     Ok(Started { consensus, propose, read, members, member, service })
 }
@@ -152,7 +162,7 @@ impl Directory for StateDirectory {
     }
 }
 
-/// What only this member can answer its peers.
+/// What only this member can answer its peers; about leases only after [`Member::set_leases`].
 pub struct Member {
     identity: Identity,
     state: Arc<State>,
@@ -166,26 +176,12 @@ pub struct Member {
 }
 
 /// What a member knows of its own disk.
-pub struct Disk {
+struct Disk {
     engine: rusd_storage::engine::Engine,
     election_timeout: Duration,
 }
 
 impl Member {
-    /// Answers about leases only after [`Self::set_leases`].
-    pub fn new(
-        identity: Identity,
-        state: Arc<State>,
-        consensus: Arc<Consensus>,
-        propose: Propose,
-        read: Read,
-        members: Arc<Members>,
-        presence: Arc<Presence>,
-        disk: Disk,
-    ) -> Arc<Self> {
-        Arc::new(Self { identity, state, consensus, propose, read, members, presence, disk, leases: OnceLock::new() })
-    }
-
     /// The clock of this member, which knows whether it leads. Only the first call counts.
     pub fn set_leases(&self, leases: Arc<dyn LeaderLeases>) {
         let _ = self.leases.set(leases);

@@ -6,7 +6,9 @@
 //! the result comes through the waiter, when *this* member has applied the entry.
 //! ```
 //! A refusal ("not leader") says that nothing was appended: the proposal may be made again. Anything else that goes wrong after it was
-//! handed over leaves its fate unknown, and it is never made again.
+//! handed over leaves its fate unknown, until it is proven: each proposal names the term of the leader it was made for and counts in no
+//! other, so once this member has applied an entry of a later term, all entries of that term that ever will be are applied here, too. If
+//! the proposal isn't among them it is lost for good, and is made anew for the next leader.
 
 use super::Error;
 use super::consensus::Consensus;
@@ -58,7 +60,8 @@ impl Refusals for Broken {
         let failure = match refusal {
             pb::Refusal::NotLeader => Failure::NotLeader,
             pb::Refusal::TooManyRequests => Failure::TooManyRequests,
-            _ => Failure::Discarded,
+            // Nothing is certain yet: the waiter goes on listening.
+            _ => return,
         };
         self.waiters.fail(sequence, failure);
     }
@@ -89,7 +92,7 @@ impl Propose {
         }))
     }
 
-    /// Proposes on the leader, or through it; answers once this member has applied the entry. Never retried once accepted.
+    /// Proposes on the leader, or through it; answers once this member has applied the entry. Made again only if it is proven lost.
     pub async fn submit(&self, command: proposal::Command) -> Result<Response, Error> {
         self.submit_as(command, String::new(), 0).await
     }
@@ -98,9 +101,9 @@ impl Propose {
     pub async fn submit_as(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<Response, Error> {
         let parts = &*self.0;
         let begin = Instant::now();
-        let (mut waiter, bytes) = parts.prepare(command, user, auth_revision)?;
+        let (mut waiter, mut proposal) = parts.draft(command, user, auth_revision)?;
         let handed_over = AtomicBool::new(false);
-        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, bytes, &handed_over)).await {
+        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, &mut proposal, &handed_over)).await {
             Ok(result) => Ok(result??),
             Err(_) if handed_over.load(Ordering::Relaxed) => Err(parts.timeout(begin)),
             Err(_) => Err(Error::DeadlineExceeded),
@@ -111,7 +114,8 @@ impl Propose {
     pub async fn submit_in_term(&self, command: proposal::Command, term: u64) -> Result<Response, Error> {
         let parts = &*self.0;
         let begin = Instant::now();
-        let (mut waiter, bytes) = parts.prepare(command, String::new(), 0)?;
+        let (mut waiter, proposal) = parts.draft(command, String::new(), 0)?;
+        let bytes = encoded(&proposal);
         let proposing = async {
             let (responder, complete) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
             let write = parts.consensus.raft().write(Command(bytes)).responder(responder).with_leader(CommittedLeaderId::new(term));
@@ -127,7 +131,8 @@ impl Propose {
 
     /// Registers and encodes without proposing: for a membership change, which openraft takes another way.
     pub(super) fn prepare(&self, command: proposal::Command) -> Result<(Waiter, Bytes), Error> {
-        self.0.prepare(command, String::new(), 0)
+        let (waiter, proposal) = self.0.draft(command, String::new(), 0)?;
+        Ok((waiter, encoded(&proposal)))
     }
 
     /// What a proposal that was handed over answers when its time is up; it was begun at `begin`.
@@ -191,35 +196,49 @@ async fn settled(
     }
 }
 
+fn encoded(proposal: &Proposal) -> Bytes {
+    let mut bytes = Vec::with_capacity(proposal.encoded_len());
+    proposal.encode_raw(&mut bytes);
+    bytes.into()
+}
+
 impl Parts {
-    fn prepare(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<(Waiter, Bytes), Error> {
+    fn draft(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<(Waiter, Proposal), Error> {
         let backlog_max = if matches!(command, proposal::Command::LeaseRevoke(_)) { BACKLOG_MAX_PRIORITY } else { BACKLOG_MAX };
         if self.waiters.len() >= WAITERS_MAX || self.consensus.backlog() > backlog_max {
             return Err(Error::TooManyRequests);
         }
         let waiter = self.waiters.register();
-        let proposal = Proposal { origin: self.waiters.origin(), sequence: waiter.sequence(), user, auth_revision, command: Some(command) };
-        let size = proposal.encoded_len();
-        if size > self.request_bytes_max {
+        let (origin, sequence) = (self.waiters.origin(), waiter.sequence());
+        let proposal = Proposal { origin, sequence, user, auth_revision, term: 0, command: Some(command) };
+        if proposal.encoded_len() > self.request_bytes_max {
             return Err(Error::RequestTooLarge);
         }
-        let mut bytes = Vec::with_capacity(size);
-        proposal.encode_raw(&mut bytes);
-        Ok((waiter, bytes.into()))
+        Ok((waiter, proposal))
     }
 
     /// Until the proposal is settled; without a leader it waits for one. `handed_over` says whether somebody may have appended it.
-    async fn drive(&self, waiter: &mut Waiter, bytes: Bytes, handed_over: &AtomicBool) -> Result<ApplyResult, Error> {
+    async fn drive(&self, waiter: &mut Waiter, proposal: &mut Proposal, handed_over: &AtomicBool) -> Result<ApplyResult, Error> {
+        let mut bytes = Bytes::new();
         loop {
-            let leader = self.consensus.believed_leader();
+            let era = self.waiters.era();
+            let (leader, term) = self.consensus.believed_leadership();
             handed_over.store(leader != 0, Ordering::Relaxed);
-            let settled = if leader == self.consensus.member_id() {
-                self.write_here(waiter, bytes.clone()).await
-            } else if leader != 0 {
-                self.forwarder.send(waiter.sequence(), bytes.clone()).await.map_err(|_| Error::Stopped)?;
-                waiter.outcome().await
-            } else {
-                Err(Failure::NotLeader)
+            if bytes.is_empty() || proposal.term != term {
+                proposal.term = term;
+                bytes = encoded(proposal);
+            }
+            let settled = tokio::select! {
+                biased;
+                settled = self.attempt(leader, waiter, bytes.clone()) => settled?,
+                () = self.waiters.lost(era, term), if leader != 0 => {
+                    // A late answer to the lost one must not be taken for one to the next.
+                    *waiter = self.waiters.register();
+                    proposal.sequence = waiter.sequence();
+                    bytes = Bytes::new();
+                    handed_over.store(false, Ordering::Relaxed);
+                    continue;
+                }
             };
             match settled {
                 Ok(result) => return Ok(result),
@@ -231,6 +250,21 @@ impl Parts {
                 }
                 Err(failure) => return Err(failed(failure)),
             }
+        }
+    }
+
+    async fn attempt(&self, leader: u64, waiter: &mut Waiter, bytes: Bytes) -> Result<Result<ApplyResult, Failure>, Error> {
+        if leader == 0 {
+            return Ok(Err(Failure::NotLeader));
+        }
+        if leader != self.consensus.member_id() {
+            self.forwarder.send(waiter.sequence(), bytes).await.map_err(|_| Error::Stopped)?;
+            return Ok(waiter.outcome().await);
+        }
+        match self.write_here(waiter, bytes).await {
+            // Cut from the log by another leader: only its entries tell whether it lives on elsewhere.
+            Err(Failure::Discarded) => Ok(waiter.outcome().await),
+            settled => Ok(settled),
         }
     }
 

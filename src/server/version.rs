@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks while there is no version.
-const UNDECIDED: Duration = Duration::from_millis(200);
+const UNDECIDED: Duration = Duration::from_millis(20);
 /// And afterwards (etcd's monitorVersionInterval).
 const DECIDED: Duration = Duration::from_secs(4);
 

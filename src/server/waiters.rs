@@ -54,6 +54,16 @@ pub struct Waiters {
     /// Applied index, counted as etcd does (openraft's + 1).
     applied: watch::Sender<u64>,
     applied_now: AtomicU64,
+    era: watch::Sender<Era>,
+}
+
+/// How far the applied entries tell what became of proposals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Era {
+    /// Term of the last applied entry.
+    term: u64,
+    /// Snapshots installed: what they contain was applied without telling.
+    installs: u64,
 }
 
 impl Waiters {
@@ -66,6 +76,7 @@ impl Waiters {
             count: AtomicUsize::new(0),
             applied: watch::Sender::new(0),
             applied_now: AtomicU64::new(0),
+            era: watch::Sender::default(),
         })
     }
 
@@ -104,6 +115,21 @@ impl Waiters {
         let mut applied = self.applied.subscribe();
         // The sender lives in self, so that waiting can't fail.
         let _ = applied.wait_for(|applied| *applied >= index).await;
+    }
+
+    /// To be taken before a proposal is made, for [`Self::lost`].
+    pub fn era(&self) -> Era {
+        *self.era.borrow()
+    }
+
+    /// Resolves once a proposal made in `era`, for a leader of `term`, is known to be lost: an entry of a later term is applied, so all
+    /// entries of `term` that ever will be are, and each has told its proposer. Never if a snapshot came between.
+    pub async fn lost(&self, era: Era, term: u64) {
+        let mut now = self.era.subscribe();
+        let later = now.wait_for(|now| now.term > term || now.installs != era.installs).await.map(|now| now.installs == era.installs);
+        if !matches!(later, Ok(true)) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Registers a request. Dropping the waiter forgets it.
@@ -149,6 +175,15 @@ impl ResultSink for Waiters {
         self.applied_now.fetch_max(applied.index + 1, Ordering::Release);
         // Not `send_replace`: with nobody waiting this is one lock and no wake-up.
         self.applied.send_modify(|index| *index = (*index).max(applied.index + 1));
+        if self.era.borrow().term < applied.term {
+            self.era.send_modify(|era| era.term = applied.term);
+        }
+    }
+
+    fn installed(&self, applied: LogPosition) {
+        // First: nobody may take the new term for a proof.
+        self.era.send_modify(|era| era.installs += 1);
+        self.advanced(applied);
     }
 }
 
@@ -215,6 +250,26 @@ mod tests {
         let sequence = waiters.register().sequence();
         waiters.applied(7, sequence, at(0), Ok(Response::Empty { revision: 1 }));
         assert!(waiters.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_later_term_proves_a_loss_unless_a_snapshot_hid_it() {
+        let waiters = Waiters::new(7);
+        let term = |term| LogPosition { term, index: 9 };
+        let era = waiters.era();
+        let lost = waiters.lost(era, 3);
+        tokio::pin!(lost);
+        waiters.advanced(term(3));
+        assert!(futures::poll!(&mut lost).is_pending(), "its own term goes on");
+        waiters.advanced(term(4));
+        lost.await;
+        let lost = waiters.lost(waiters.era(), 4);
+        tokio::pin!(lost);
+        waiters.installed(term(6));
+        assert!(futures::poll!(&mut lost).is_pending());
+        waiters.advanced(term(7));
+        assert!(futures::poll!(&mut lost).is_pending(), "it may be in the snapshot");
+        waiters.lost(waiters.era(), 6).await;
     }
 
     #[tokio::test]

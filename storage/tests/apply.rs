@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Member, bytes};
+use common::{Member, bytes, put};
 use rusd_storage::command::proposal::Command as Kind;
 use rusd_storage::command::*;
 use rusd_storage::{LogPosition, Rejection};
@@ -84,6 +84,23 @@ mod members {
             assert!(told(&member).0.contains(&(2, "two".into())));
         }
     }
+}
+
+/// Its proposer takes it for lost once a later term is applied, and makes it again; so it must not count then.
+#[tokio::test]
+async fn a_proposal_counts_in_the_term_it_was_made_for_and_in_no_other() {
+    use prost::Message;
+    use rusd_storage::raft::types::{Command, Payload};
+    let (_directory, mut member) = member().await;
+    for (term, value) in [(1, Some("1")), (2, Some("1")), (7, Some("1")), (0, Some("0"))] {
+        let command = Some(Kind::Put(put("k", &term.to_string(), 0)));
+        let proposal = Proposal { origin: 1, sequence: term, term, command, ..Proposal::default() };
+        let payload = Payload { command: Some(Command(proposal.encode_to_vec().into())), membership: None };
+        member.apply_payload(payload).await.expect("an entry of term 1");
+        assert_eq!(member.value("k").as_deref(), value, "meant for term {term}");
+    }
+    let told: Vec<u64> = member.answers.results.lock().iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!((told, member.revision()), (vec![1, 0], 3), "nobody is told of what doesn't count");
 }
 
 #[tokio::test]

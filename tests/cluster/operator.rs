@@ -118,17 +118,18 @@ pub async fn insist<T, F: Future<Output = Result<T, Status>>>(what: &str, mut ca
     }
 }
 
-/// Until these members have the same members and the same hash of all keys.
+/// Until these members have the same members, and the same hash of all keys at one revision; somebody may be writing meanwhile.
 pub async fn wait_equal(cluster: &Cluster, which: &[usize]) {
     eventually("equal members", || async {
+        let clients: Vec<Client> = which.iter().map(|member| cluster.client(*member)).collect();
+        let mut revision = i64::MAX;
+        for client in &clients {
+            revision = revision.min(client.status().await.ok()?.header?.revision);
+        }
         let mut seen = Vec::new();
-        for member in which {
-            let client = cluster.client(*member);
-            let mut list = members(&client).await.ok()?;
-            list.sort_by_key(|member| member.id);
-            let revision = client.status().await.ok()?.header?.revision;
-            let hash = client.maintenance.clone().hash_kv(pb::HashKvRequest { revision: 0 }).await.ok()?.into_inner();
-            seen.push((list, revision, hash.hash));
+        for client in &clients {
+            let hash = client.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await.ok()?.into_inner();
+            seen.push((members(client).await.ok()?, hash.hash));
         }
         seen.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
     })

@@ -176,13 +176,7 @@ pub const CLUSTERING: &[Flag] = &[
     flag("discovery-proxy", Text, "", Refused("Discovery"), "HTTP proxy to use for traffic to discovery service"),
     flag("discovery-srv", Text, "", Refused("Discovery"), "DNS srv domain used to bootstrap the cluster"),
     flag("discovery-srv-name", Text, "", Refused("Discovery"), "Suffix to the dns srv name queried when bootstrapping"),
-    flag(
-        "strict-reconfig-check",
-        Bool,
-        "true",
-        Later("membership changes"),
-        "Reject reconfiguration requests that would cause quorum loss",
-    ),
+    flag("strict-reconfig-check", Bool, "true", Built, "Reject reconfiguration requests that would cause quorum loss"),
     flag(
         "pre-vote",
         Bool,

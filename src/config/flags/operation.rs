@@ -112,7 +112,7 @@ pub const FEATURES: &[Flag] = &[
         NoMeaning,
         "Enable the defrag during etcd server bootstrap on condition that it will free at least the provided ...",
     ),
-    flag("max-learners", Int, "1", Later("membership changes"), "Set the max number of learner members allowed in the cluster membership"),
+    flag("max-learners", Int, "1", Built, "Set the max number of learner members allowed in the cluster membership"),
     flag("compaction-sleep-interval", Duration, "10ms", Built, "Sets the sleep interval between each compaction batch"),
     flag("downgrade-check-time", Duration, "5s", Later("downgrades"), "Duration of time between two downgrade status checks"),
     flag(

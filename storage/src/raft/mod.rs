@@ -23,6 +23,10 @@ pub trait ResultSink: Send + Sync + 'static {
     fn applied(&self, origin: u64, sequence: u64, position: LogPosition, result: ApplyResult);
     /// Everything up to `applied` is published. Called once per batch, after its results.
     fn advanced(&self, applied: LogPosition);
+    /// A snapshot up to `applied` was installed: what its entries answered is not known here.
+    fn installed(&self, applied: LogPosition) {
+        self.advanced(applied);
+    }
 }
 
 /// How the replicated state is opened.

@@ -58,6 +58,8 @@ impl StateMachine {
                 Proposal::decode(command.0).map_err(|error| StorageError::UnknownCommand { index: at.index, detail: error.to_string() })?,
             ),
         };
+        // Meant for another leader: it counts as never made, and its proposer has been told nothing.
+        let proposal = proposal.filter(|proposal| proposal.term == 0 || proposal.term == at.term);
         let membership = entry.payload.membership.as_ref().map(membership_to_state);
         let result = if proposal.as_ref().is_some_and(heavy) {
             aside(|| self.state.apply(at, proposal.as_ref(), membership))?
@@ -221,7 +223,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         tracing::info!(term = at.term, index = at.index, "snapshot installed");
         self.state.replace(rooms);
         self.taken.lock().take();
-        self.sink.advanced(at);
+        self.sink.installed(at);
         Ok(())
     }
 
