@@ -4,8 +4,7 @@ use super::{Rooms, empty};
 use crate::command::state::delta;
 use crate::command::{ApplyResult, DeleteRange, Put, Response};
 use crate::error::{Rejection, StorageError};
-use crate::mvcc::WriteTxn;
-use crate::types::KeyValue;
+use crate::mvcc::{Deleted, Replaced, WriteTxn};
 
 /// A put of its own.
 pub fn put(rooms: &Rooms, put: &Put) -> Result<ApplyResult, StorageError> {
@@ -14,12 +13,11 @@ pub fn put(rooms: &Rooms, put: &Put) -> Result<ApplyResult, StorageError> {
         Ok(previous) => previous,
         Err(rejection) => return Ok(Err(rejection)),
     };
-    let prev_kv = previous.filter(|_| put.prev_kv);
-    Ok(Ok(Response::Put { revision: write.publish(), prev_kv }))
+    Ok(Ok(Response::Put { revision: write.publish(), prev_kv: previous.and_then(|previous| previous.kv) }))
 }
 
 /// A put inside an entry; keeps the lessor's attachments.
-pub fn put_in(rooms: &Rooms, write: &mut WriteTxn<'_>, put: &Put) -> Result<Result<Option<KeyValue>, Rejection>, StorageError> {
+pub fn put_in(rooms: &Rooms, write: &mut WriteTxn<'_>, put: &Put) -> Result<Result<Option<Replaced>, Rejection>, StorageError> {
     if put.lease != 0 && !rooms.lessor.read().contains(put.lease) {
         return Ok(Err(Rejection::LeaseNotFound));
     }
@@ -27,7 +25,7 @@ pub fn put_in(rooms: &Rooms, write: &mut WriteTxn<'_>, put: &Put) -> Result<Resu
         Ok(previous) => previous,
         Err(rejection) => return Ok(Err(rejection)),
     };
-    let before = previous.as_ref().map_or(0, |kv| kv.lease);
+    let before = previous.as_ref().map_or(0, |previous| previous.lease);
     let after = if put.ignore_lease { before } else { put.lease };
     if before != after {
         let mut lessor = rooms.lessor.write();
@@ -42,23 +40,23 @@ pub fn delete_range(rooms: &Rooms, delete: &DeleteRange) -> Result<ApplyResult, 
     let mut write = rooms.store.write();
     let deleted = delete_in(rooms, &mut write, delete)?;
     let revision = write.publish();
-    Ok(Ok(deleted_response(revision, delete, deleted)))
+    Ok(Ok(deleted_response(revision, deleted)))
 }
 
 /// A delete inside an entry.
-pub fn delete_in(rooms: &Rooms, write: &mut WriteTxn<'_>, delete: &DeleteRange) -> Result<Vec<KeyValue>, StorageError> {
+pub fn delete_in(rooms: &Rooms, write: &mut WriteTxn<'_>, delete: &DeleteRange) -> Result<Deleted, StorageError> {
     let deleted = write.delete_range(delete)?;
-    if deleted.iter().any(|kv| kv.lease != 0) {
+    if !deleted.leased.is_empty() {
         let mut lessor = rooms.lessor.write();
-        deleted.iter().for_each(|kv| lessor.detach(kv.lease, &kv.key));
+        deleted.leased.iter().for_each(|(lease, key)| lessor.detach(*lease, key));
     }
     Ok(deleted)
 }
 
 /// What a delete answers.
-pub fn deleted_response(revision: i64, delete: &DeleteRange, deleted: Vec<KeyValue>) -> Response {
-    let count = i64::try_from(deleted.len()).expect("keys fit in memory");
-    Response::DeleteRange { revision, deleted: count, prev_kvs: if delete.prev_kv { deleted } else { Vec::new() } }
+pub fn deleted_response(revision: i64, deleted: Deleted) -> Response {
+    let count = i64::try_from(deleted.count).expect("keys fit in memory");
+    Response::DeleteRange { revision, deleted: count, prev_kvs: deleted.kvs }
 }
 
 /// Logical compaction.

@@ -2,7 +2,7 @@
 
 use super::{Rooms, empty};
 use crate::command::state::delta;
-use crate::command::{ApplyResult, DeleteRange, LeaseCheckpoint, LeaseGrant, Response};
+use crate::command::{ApplyResult, LeaseCheckpoint, LeaseGrant, Response};
 use crate::error::{Rejection, StorageError};
 
 /// A new lease.
@@ -17,9 +17,7 @@ pub fn revoke(rooms: &Rooms, id: i64) -> Result<ApplyResult, StorageError> {
     let Some(keys) = rooms.lessor.write().revoke(id) else { return Ok(Err(Rejection::LeaseNotFound)) };
     rooms.delta(delta::Delta::RevokedLease(id));
     let mut write = rooms.store.write();
-    for key in keys {
-        write.delete_range(&DeleteRange { key, ..DeleteRange::default() })?;
-    }
+    write.delete_keys(keys.iter().map(|key| &key[..]))?;
     Ok(Ok(Response::Empty { revision: write.publish() }))
 }
 

@@ -9,6 +9,7 @@ use crate::lessor::Lessor;
 use crate::mvcc::Builder;
 use crate::statelog::StateLog;
 use crate::types::{LogPosition, Record};
+use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -44,7 +45,7 @@ impl Recovering {
         deltas.into_iter().try_for_each(|(at, delta)| small.apply(at, delta))?;
         let log = Arc::new(log);
         let store = Arc::new(self.builder.finish(Arc::clone(&log), small.compact_revision.unwrap_or(-1)));
-        store.leased(&mut |key, lease| small.lessor.attach(lease, key.clone()));
+        store.leased(&mut |key, lease| small.lessor.attach(lease, Bytes::copy_from_slice(key)));
         Ok(Rooms {
             store,
             log,

@@ -121,12 +121,12 @@ fn run(rooms: &Rooms, write: &mut WriteTxn<'_>, txn: &Txn, path: &Path) -> Resul
             Some(operation::Operation::Range(range)) => Response::Range(write.range(range)?),
             Some(operation::Operation::Put(put)) => {
                 let previous = put_in(rooms, write, put)??;
-                Response::Put { revision: write.revision(), prev_kv: previous.filter(|_| put.prev_kv) }
+                Response::Put { revision: write.revision(), prev_kv: previous.and_then(|previous| previous.kv) }
             }
             Some(operation::Operation::DeleteRange(delete)) => {
                 let deleted = delete_in(rooms, write, delete)?;
                 let revision = if write.changed() { write.revision() } else { write.revision() - 1 };
-                deleted_response(revision, delete, deleted)
+                deleted_response(revision, deleted)
             }
             Some(operation::Operation::Txn(inner)) => {
                 let path = nested.next().expect("one path per nested txn");

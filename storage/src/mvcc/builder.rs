@@ -3,11 +3,14 @@
 use super::Store;
 use super::entry::{Entry, Older};
 use super::index::Index;
+use super::item::Item;
 use super::tree::Tree;
 use crate::statelog::StateLog;
-use crate::types::{Record, Revision};
-use bytes::Bytes;
+use crate::types::Record;
 use std::sync::Arc;
+
+/// Keys pruned at a time.
+const CHUNK_KEYS: usize = 1000;
 
 /// Collects records in any order at start.
 pub struct Builder {
@@ -27,14 +30,14 @@ impl Builder {
     pub fn add(&mut self, record: Record) {
         self.last = self.last.max(record.revision.main);
         let fits = record.kv.value.is_empty() || self.resident + record.kv.value.len() as u64 <= self.budget;
-        let value = || (!record.tombstone && fits).then(|| Bytes::copy_from_slice(&record.kv.value));
-        let Some((added, freed)) = self.tree.update(&record.kv.key, |entry| join(entry, &record, &value)) else {
-            let mut entry = Entry::bare(Bytes::copy_from_slice(&record.kv.key), record.revision, record.tombstone);
-            entry.become_record(&record, value());
-            self.resident += entry.value.as_ref().map_or(0, Bytes::len) as u64;
-            self.tree.insert(entry);
-            return;
-        };
+        let item = || Item::new(&record, fits);
+        let joined = self.tree.update(&record.kv.key, |entry| entry.join(&record, item));
+        let (added, freed) = joined.unwrap_or_else(|| {
+            let item = item();
+            let added = item.resident().unwrap_or(0);
+            self.tree.insert(Entry::new(item));
+            (added, 0)
+        });
         self.resident = self.resident + added as u64 - freed as u64;
     }
 
@@ -43,8 +46,15 @@ impl Builder {
     pub fn finish(mut self, log: Arc<StateLog>, compact_revision: i64) -> Store {
         let mut next = Vec::new();
         loop {
-            let keys: Vec<Bytes> = self.tree.iter_from(&next).take(1000).map(|entry| entry.key.clone()).collect();
-            let Some(last) = keys.last() else { break };
+            let mut keys: Vec<Vec<u8>> = Vec::new();
+            let mut last = None;
+            for entry in self.tree.iter_from(&next).take(CHUNK_KEYS) {
+                last = Some(entry.key());
+                if entry.has_past() {
+                    keys.push(entry.key().to_vec());
+                }
+            }
+            let Some(last) = last else { break };
             next = super::txn::successor(last);
             for key in &keys {
                 let mut dead: Vec<Older> = Vec::new();
@@ -52,30 +62,10 @@ impl Builder {
                 if stays == Some(false) {
                     self.tree.remove(key);
                 }
-                dead.iter().for_each(|older| log.died(key, older.revision, older.tombstone));
+                dead.iter().for_each(|older| log.died(key, older.revision(), older.tombstone()));
             }
         }
         let revision = self.last.max(compact_revision).max(1);
         Store::new(log, Index::new(self.tree, self.resident, self.budget, revision), revision, compact_revision)
-    }
-}
-
-/// Bytes of values that became resident, and that ceased to be.
-fn join(entry: &mut Entry, record: &Record, value: &dyn Fn() -> Option<Bytes>) -> (usize, usize) {
-    if entry.revision < record.revision {
-        let value = value();
-        let added = value.as_ref().map_or(0, Bytes::len);
-        return (added, entry.supersede(record, value));
-    }
-    if entry.revision != record.revision {
-        insert_older(entry, record.revision, record.tombstone);
-    }
-    (0, 0)
-}
-
-fn insert_older(entry: &mut Entry, revision: Revision, tombstone: bool) {
-    let older = entry.older.get_or_insert_default();
-    if let Err(at) = older.binary_search_by_key(&revision, |older| older.revision) {
-        older.insert(at, Older { revision, tombstone });
     }
 }

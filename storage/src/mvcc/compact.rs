@@ -1,12 +1,11 @@
 //! Compaction (contract b.5): logical at once, physical in paced steps. A round hashes what was (b.11), prunes the index, makes sure that
 //! what killed the dead is on its way to disk, and sweeps the frames.
 
+use super::Store;
 use super::entry::Older;
-use super::hash::CachedHash;
-use super::{ReadError, Store};
+use super::hash::Hashing;
 use crate::error::{Rejection, StorageError};
 use crate::types::Record;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +26,7 @@ struct Pending {
 
 enum Phase {
     Idle,
-    Hash,
+    Hash(Hashing),
     Prune(Vec<u8>),
     Settle,
     Sweep,
@@ -44,14 +43,13 @@ pub(super) struct Work {
 pub(super) struct Round {
     phase: Phase,
     target: i64,
-    hash_after: Option<i64>,
 }
 
 impl Work {
     /// Everything up to `compact_revision` is done as far as the index goes; dead frames are swept by the first round.
     pub(super) fn new(compact_revision: i64) -> Self {
         let phase = if compact_revision < 0 { Phase::Idle } else { Phase::Settle };
-        let round = Round { phase, target: compact_revision, hash_after: None };
+        let round = Round { phase, target: compact_revision };
         Self { queue: VecDeque::new(), done: compact_revision, round: Arc::new(Mutex::new(round)) }
     }
 }
@@ -85,14 +83,14 @@ impl Store {
             Phase::Idle => match self.next_target() {
                 None => return Ok(false),
                 Some(pending) => {
-                    (round.target, round.hash_after) = (pending.revision, pending.hash_after);
-                    Phase::Hash
+                    round.target = pending.revision;
+                    match pending.hash_after {
+                        Some(before) => Phase::Hash(self.begin_hash(pending.revision, before, true)),
+                        None => Phase::Prune(Vec::new()),
+                    }
                 }
             },
-            Phase::Hash => {
-                self.keep_hash(&round)?;
-                Phase::Prune(Vec::new())
-            }
+            Phase::Hash(hashing) => self.hash_step(hashing)?,
             Phase::Prune(from) => self.prune(&from, round.target).map_or(Phase::Settle, Phase::Prune),
             Phase::Settle if !self.log.settle() => Phase::Settle,
             Phase::Settle => Phase::Sweep,
@@ -121,29 +119,28 @@ impl Store {
         target
     }
 
-    fn keep_hash(&self, round: &Round) -> Result<(), StorageError> {
-        let Some(before) = round.hash_after else { return Ok(()) };
-        match self.hash_of(round.target, before, true) {
-            Ok(hash) => self.cache_hash(CachedHash { revision: round.target, compact_revision: before, hash }),
-            Err(ReadError::Storage(error)) => return Err(error),
-            Err(ReadError::Rejected(_)) => {}
+    /// Hashes some of what is about to be pruned.
+    fn hash_step(&self, mut hashing: Hashing) -> Result<Phase, StorageError> {
+        if !self.hash_some(&mut hashing)? {
+            return Ok(Phase::Hash(hashing));
         }
-        Ok(())
+        self.cache_hash(hashing);
+        Ok(Phase::Prune(Vec::new()))
     }
 
     /// Prunes some keys from `from` on; where to go on.
     fn prune(&self, from: &[u8], target: i64) -> Option<Vec<u8>> {
-        let mut keys: Vec<Bytes> = Vec::new();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
         let mut last = None;
         {
             let index = self.index.read();
             for (passed, entry) in index.tree.iter_from(from).enumerate() {
                 if passed == PRUNE_KEYS {
-                    last = Some(entry.key.to_vec());
+                    last = Some(entry.key().to_vec());
                     break;
                 }
-                if entry.older.is_some() || entry.tombstone {
-                    keys.push(entry.key.clone());
+                if entry.has_past() {
+                    keys.push(entry.key().to_vec());
                 }
             }
         }
@@ -157,9 +154,7 @@ impl Store {
                 }
             }
         }
-        for (at, older) in dead {
-            self.log.died(&keys[at], older.revision, older.tombstone);
-        }
+        self.log.died_all(dead.iter().map(|(at, older)| (&keys[*at][..], older.revision(), older.tombstone())));
         last
     }
 

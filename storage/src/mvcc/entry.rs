@@ -1,131 +1,155 @@
-//! What the index knows of one key.
+//! What the index knows of one key: 24 bytes in its leaf, and one item.
 
-use crate::types::{KeyValue, Record, Revision};
-use bytes::Bytes;
+use super::item::Item;
+use crate::types::{Record, Revision};
 
-/// A change of a key the index still knows.
+/// A change of a key the index still knows, in 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Older {
+    main: i64,
+    /// Sub revision times two, and whether the key was deleted.
+    sub_and_tombstone: u64,
+}
+
+impl Older {
+    /// A change.
+    pub fn new(revision: Revision, tombstone: bool) -> Self {
+        Self { main: revision.main, sub_and_tombstone: revision.sub.cast_unsigned() << 1 | u64::from(tombstone) }
+    }
+
     /// When it happened.
-    pub revision: Revision,
+    pub fn revision(&self) -> Revision {
+        Revision::new(self.main, (self.sub_and_tombstone >> 1).cast_signed())
+    }
+
     /// Whether the key was deleted.
-    pub tombstone: bool,
+    pub fn tombstone(&self) -> bool {
+        self.sub_and_tombstone & 1 != 0
+    }
 }
 
 /// One key: its newest change in full, older ones by revision only.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The key.
-    pub key: Bytes,
-    /// Current value; `None` if it is only on disk.
-    pub value: Option<Bytes>,
-    /// Newest change.
-    pub revision: Revision,
-    /// As in [`KeyValue`].
-    pub create_revision: i64,
-    /// As in [`KeyValue`].
-    pub version: i64,
-    /// As in [`KeyValue`].
-    pub lease: i64,
-    /// The newest change deleted it.
-    pub tombstone: bool,
+    /// The newest change.
+    pub item: Item,
     /// Changes before, ascending.
     #[allow(clippy::box_collection)] // 8 bytes instead of 24 in every key
-    pub older: Option<Box<Vec<Older>>>,
+    older: Option<Box<Vec<Older>>>,
 }
+
+const _: () = assert!(size_of::<Entry>() == 24, "a million keys have a million of these");
 
 /// A key as of some revision: all of it, or where to read it.
 pub enum Seen<'a> {
     /// The newest change, maybe without its value.
-    Current(&'a Entry),
+    Current(&'a Item),
     /// An older put.
     Older(Revision),
 }
 
 impl Entry {
-    /// Without value and metadata.
-    pub fn bare(key: Bytes, revision: Revision, tombstone: bool) -> Self {
-        Self { key, value: None, revision, create_revision: 0, version: 0, lease: 0, tombstone, older: None }
+    /// A key with one change.
+    pub fn new(item: Item) -> Self {
+        Self { item, older: None }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.item.key()
     }
 
     /// The newest change is a put.
     pub fn live(&self) -> bool {
-        !self.tombstone
+        !self.item.tombstone()
+    }
+
+    /// Whether compaction might find something to drop.
+    pub fn has_past(&self) -> bool {
+        self.older.is_some() || self.item.tombstone()
     }
 
     /// The older changes, ascending.
-    pub fn olders(&self) -> &[Older] {
+    fn olders(&self) -> &[Older] {
         self.older.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// The newest change at or below `main`, as (revision, tombstone).
+    /// The newest change at or below `main`.
     pub fn change_at(&self, main: i64) -> Option<Older> {
-        if self.revision.main <= main {
+        if self.item.main() <= main {
             return Some(self.newest());
         }
         let olders = self.olders();
-        olders[..olders.partition_point(|older| older.revision.main <= main)].last().copied()
+        olders[..olders.partition_point(|older| older.main <= main)].last().copied()
     }
 
     /// The newest change.
-    pub fn newest(&self) -> Older {
-        Older { revision: self.revision, tombstone: self.tombstone }
+    fn newest(&self) -> Older {
+        Older::new(self.item.revision(), self.item.tombstone())
     }
 
     /// The key as readers at `main` see it; `None` if it does not exist then.
     pub fn seen_at(&self, main: i64) -> Option<Seen<'_>> {
-        let change = self.change_at(main).filter(|change| !change.tombstone)?;
-        Some(if change.revision == self.revision { Seen::Current(self) } else { Seen::Older(change.revision) })
+        if self.item.main() <= main {
+            return (!self.item.tombstone()).then_some(Seen::Current(&self.item));
+        }
+        let change = self.change_at(main).filter(|change| !change.tombstone())?;
+        Some(Seen::Older(change.revision()))
     }
 
     /// Whether the index knows this change.
     pub fn knows(&self, revision: Revision) -> bool {
-        self.revision == revision || self.olders().binary_search_by_key(&revision, |older| older.revision).is_ok()
+        self.item.revision() == revision || self.olders().binary_search_by_key(&revision, Older::revision).is_ok()
     }
 
-    /// The current key with `value`.
-    pub fn kv_with(&self, value: Bytes) -> KeyValue {
-        KeyValue {
-            key: self.key.clone(),
-            value,
-            create_revision: self.create_revision,
-            mod_revision: self.revision.main,
-            version: self.version,
-            lease: self.lease,
-        }
-    }
-
-    /// Makes `record` the newest change. Gives back the bytes of the value that is no longer resident.
-    pub fn supersede(&mut self, record: &Record, value: Option<Bytes>) -> usize {
+    /// Makes `item` the newest change. Gives back the bytes of the value that is no longer resident.
+    pub fn supersede(&mut self, item: Item) -> usize {
         let newest = self.newest();
         self.older.get_or_insert_default().push(newest);
-        self.become_record(record, value)
+        std::mem::replace(&mut self.item, item).resident().unwrap_or(0)
     }
 
-    /// Takes over metadata and value of `record` as the newest change.
-    pub fn become_record(&mut self, record: &Record, value: Option<Bytes>) -> usize {
-        self.revision = record.revision;
-        self.tombstone = record.tombstone;
-        self.create_revision = record.kv.create_revision;
-        self.version = record.kv.version;
-        self.lease = record.kv.lease;
-        std::mem::replace(&mut self.value, value).map_or(0, |old| old.len())
+    /// Drops the value from memory; its bytes.
+    pub fn evict(&mut self) -> usize {
+        let Some(bytes) = self.item.resident().filter(|bytes| *bytes > 0) else { return 0 };
+        self.item = self.item.without_value();
+        bytes
+    }
+
+    /// Learns, while the store is built, of a change in any order; a double changes nothing. `item` makes it, resident or not. Bytes of
+    /// values that became resident, and that ceased to be.
+    pub fn join(&mut self, record: &Record, item: impl FnOnce() -> Item) -> (usize, usize) {
+        let newest = self.item.revision();
+        if newest < record.revision {
+            let item = item();
+            let added = item.resident().unwrap_or(0);
+            return (added, self.supersede(item));
+        }
+        if newest > record.revision {
+            let older = self.older.get_or_insert_default();
+            if let Err(at) = older.binary_search_by_key(&record.revision, Older::revision) {
+                older.insert(at, Older::new(record.revision, record.tombstone));
+            }
+        }
+        (0, 0)
     }
 
     /// Drops what compaction at `compact` hides: changes below the newest one at or below it, and that one too if it is a tombstone below
     /// `compact`. False if nothing of the key is left.
     pub fn prune(&mut self, compact: i64, mut died: impl FnMut(Older)) -> bool {
         let Some(base) = self.change_at(compact) else { return true };
-        let base_dies = base.tombstone && base.revision.main < compact;
-        let cut = |older: &Older| if base_dies { older.revision <= base.revision } else { older.revision < base.revision };
+        let base_dies = base.tombstone() && base.main < compact;
+        let cut = |older: &Older| if base_dies { older.revision() <= base.revision() } else { older.revision() < base.revision() };
         if let Some(older) = &mut self.older {
             let keep = older.partition_point(cut);
             older.drain(..keep).for_each(&mut died);
             if older.is_empty() {
                 self.older = None;
+            } else if older.capacity() > 4 * older.len() {
+                older.shrink_to_fit();
             }
         }
-        let gone = base_dies && self.revision == base.revision;
+        let gone = base_dies && self.item.revision() == base.revision();
         if gone {
             died(base);
         }

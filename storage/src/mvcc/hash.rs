@@ -1,11 +1,10 @@
 //! etcd's HashKV (contract b.11): crc32c over the history as etcd's key bucket would hold it.
 
 use super::{ReadError, Store};
-use crate::error::Rejection;
-use crate::types::{Record, Revision};
+use crate::error::{Rejection, StorageError};
+use crate::types::Record;
 use bytes::BufMut;
 use prost::encoding::{bytes as pb_bytes, int64};
-use std::collections::HashSet;
 
 /// Compactions whose hash is remembered.
 const CACHED_MAX: usize = 10;
@@ -13,16 +12,22 @@ const CACHED_MAX: usize = 10;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Keys looked at per lock hold.
 const CHUNK_KEYS: usize = 1000;
+/// Records whose keys are looked up per lock hold.
+const CHUNK_RECORDS: usize = 256;
 
-/// The hash at a compaction, by the rules before it.
+/// A hash that is being made, or the one that was made at a compaction, by the rules before it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CachedHash {
-    /// The compact revision, up to which it hashes.
+pub(super) struct Hashing {
+    /// Up to which it hashes; at a compaction the compact revision.
     pub(super) revision: i64,
-    /// The compact revision before.
-    pub(super) compact_revision: i64,
-    /// crc32c.
-    pub(super) hash: u32,
+    /// The compact revision whose rules hold; at a compaction the one before.
+    compact_revision: i64,
+    /// Of the records the compact revision hides, those count that are the newest of a key that exists here.
+    kept_at: i64,
+    /// The next main revision.
+    next: i64,
+    /// crc32c so far.
+    hash: u32,
 }
 
 impl Store {
@@ -32,87 +37,78 @@ impl Store {
             return Ok((cached.hash, cached.compact_revision, revision));
         }
         let pin = self.pin();
-        if revision < 0 {
-            // Nothing is that old, so etcd hashes nothing.
-            return Ok((crc32c::crc32c(b"key"), pin.compact_revision(), revision));
-        }
-        let at = if revision == 0 { pin.revision() } else { revision };
+        let at = if revision <= 0 { pin.revision() } else { revision };
         if at > pin.revision() {
             return Err(Rejection::FutureRevision.into());
         }
         if at < pin.compact_revision() {
             return Err(Rejection::Compacted.into());
         }
-        Ok((self.hash_of(at, pin.compact_revision(), false)?, pin.compact_revision(), at))
+        let mut hashing = self.begin_hash(at, pin.compact_revision(), false);
+        while !self.hash_some(&mut hashing)? {}
+        Ok((hashing.hash, hashing.compact_revision, at))
     }
 
-    pub(super) fn cache_hash(&self, cached: CachedHash) {
+    pub(super) fn cache_hash(&self, done: Hashing) {
         let mut hashes = self.hashes.lock();
-        hashes.push_back(cached);
+        hashes.push_back(done);
         if hashes.len() > CACHED_MAX {
             hashes.pop_front();
         }
     }
 
-    /// The hash at `revision` as if `compact_revision` were the compact revision. The caller sees to it that the history is there.
-    /// `compacting`: as a compaction at `revision` computes it.
-    pub(super) fn hash_of(&self, revision: i64, compact_revision: i64, compacting: bool) -> Result<u32, ReadError> {
-        let keep = self.keep(revision, compact_revision, compacting);
-        let mut crc = crc32c::crc32c(b"key");
+    /// Begins the hash at `revision` as if `compact_revision` were the compact revision. The caller sees to it that the history stays until
+    /// it is done. If no key exists at `revision`, etcd hides nothing, which after a compaction leaves the newest of each key that
+    /// exists at the compact revision. `compacting`: as a compaction at `revision` computes it. That keeps tombstones of its own revision,
+    /// too, so that one is enough for it to hide the rest.
+    pub(super) fn begin_hash(&self, revision: i64, compact_revision: i64, compacting: bool) -> Hashing {
+        let kept_at = if self.keeps_any(revision, compacting) { revision } else { compact_revision };
+        Hashing { revision, compact_revision, kept_at, next: 1, hash: crc32c::crc32c(b"key") }
+    }
+
+    /// Hashes some more; true when all is hashed.
+    pub(super) fn hash_some(&self, hashing: &mut Hashing) -> Result<bool, StorageError> {
+        if hashing.next > hashing.revision {
+            return Ok(true);
+        }
+        let (records, next) = self.log.history(hashing.next, hashing.revision, CHUNK_BYTES)?;
         let mut bytes = Vec::new();
-        let mut next = 1;
-        while next <= revision {
-            let (records, after) = self.log.history(next, revision, CHUNK_BYTES)?;
-            next = after;
-            bytes.clear();
-            for record in records {
+        for records in records.chunks(CHUNK_RECORDS) {
+            let index = self.index.read();
+            let counts = |record: &&Record| {
                 let main = record.revision.main;
-                let hidden = main <= compact_revision && !keep.contains(&record.revision);
-                let tombstone_at_compaction = main == compact_revision && record.tombstone;
-                if !hidden && !tombstone_at_compaction {
-                    encode(&mut bytes, &record);
-                }
-            }
-            crc = crc32c::crc32c_append(crc, &bytes);
+                let kept = || {
+                    let change = index.tree.get(&record.kv.key).and_then(|entry| entry.change_at(hashing.kept_at));
+                    change.is_some_and(|change| change.revision() == record.revision && !change.tombstone())
+                };
+                main > hashing.compact_revision || (kept() && !(main == hashing.compact_revision && record.tombstone))
+            };
+            let counting: Vec<&Record> = records.iter().filter(counts).collect();
+            drop(index);
+            counting.into_iter().for_each(|record| encode(&mut bytes, record));
         }
-        Ok(crc)
+        hashing.hash = crc32c::crc32c_append(hashing.hash, &bytes);
+        hashing.next = next;
+        Ok(next > hashing.revision)
     }
 
-    /// The records at or below the compact revision that count: the newest of each key that exists at `revision`. If no key does, etcd
-    /// hides nothing, which after a compaction leaves the newest of each key that exists at the compact revision. A compaction keeps
-    /// tombstones of its own revision, too, so that one is enough for it to hide the rest.
-    fn keep(&self, revision: i64, compact_revision: i64, compacting: bool) -> HashSet<Revision> {
-        let (mut keep, any) = self.newest_at(revision, compact_revision, compacting);
-        if !any {
-            keep = self.newest_at(compact_revision, compact_revision, false).0;
-        }
-        keep
-    }
-
-    /// Revisions up to `max` of the keys that exist at `main`, and whether any key does, or with `tombstones` died right then.
-    fn newest_at(&self, main: i64, max: i64, tombstones: bool) -> (HashSet<Revision>, bool) {
-        let mut found = HashSet::new();
-        let mut any = false;
+    /// Whether any key exists at a revision, or with `tombstones` died right then.
+    fn keeps_any(&self, revision: i64, tombstones: bool) -> bool {
         let mut next = Some(Vec::new());
         while let Some(from) = next.take() {
             let index = self.index.read();
             for (passed, entry) in index.tree.iter_from(&from).enumerate() {
+                let change = entry.change_at(revision);
+                if change.is_some_and(|change| !change.tombstone() || (tombstones && change.revision().main == revision)) {
+                    return true;
+                }
                 if passed == CHUNK_KEYS {
-                    next = Some(entry.key.to_vec());
+                    next = Some(entry.key().to_vec());
                     break;
-                }
-                let Some(change) = entry.change_at(main) else { continue };
-                if change.tombstone {
-                    any |= tombstones && change.revision.main == main;
-                    continue;
-                }
-                any = true;
-                if change.revision.main <= max {
-                    found.insert(change.revision);
                 }
             }
         }
-        (found, any)
+        false
     }
 }
 

@@ -9,6 +9,8 @@ mod compact;
 mod entry;
 mod hash;
 mod index;
+mod item;
+mod journal;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -19,13 +21,13 @@ mod whole;
 pub use builder::Builder;
 pub use compact::Pin;
 pub use read::RangeCursor;
-pub use txn::WriteTxn;
+pub use txn::{Deleted, Replaced, WriteTxn};
 
 use crate::error::{Rejection, StorageError};
 use crate::statelog::StateLog;
 use crate::types::{KeyValue, Record};
 use compact::{Pins, Work};
-use hash::CachedHash;
+use hash::Hashing;
 use index::Index;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
@@ -67,7 +69,7 @@ pub struct Store {
     pins: Arc<Mutex<Pins>>,
     compacted: AtomicI64,
     work: Mutex<Work>,
-    hashes: Mutex<VecDeque<CachedHash>>,
+    hashes: Mutex<VecDeque<Hashing>>,
     /// Snapshots on their way hold clones.
     holders: Arc<()>,
 }

@@ -23,9 +23,9 @@ enum Slot {
 fn slot(entry: &Entry, at: i64, values: bool) -> Option<Slot> {
     Some(match entry.seen_at(at)? {
         Seen::Older(revision) => Slot::Load(revision),
-        Seen::Current(entry) if !values => Slot::Ready(entry.kv_with(Bytes::new())),
-        Seen::Current(Entry { value: Some(value), .. }) => Slot::Ready(entry.kv_with(value.clone())),
-        Seen::Current(entry) => Slot::Load(entry.revision),
+        Seen::Current(item) if !values => Slot::Ready(item.kv_without_value()),
+        Seen::Current(item) if item.resident().is_some() => Slot::Ready(item.kv()),
+        Seen::Current(item) => Slot::Load(item.revision()),
     })
 }
 
@@ -54,11 +54,11 @@ impl Store {
         }
         let mut slots = Vec::new();
         for (passed, entry) in index.tree.iter_from(&next).enumerate() {
-            if !in_range(&entry.key, &next, &walk.end) {
+            if !in_range(entry.key(), &next, &walk.end) {
                 break;
             }
             if slots.len() == keys_max || passed == CHUNK_KEYS {
-                walk.next = Some(entry.key.clone());
+                walk.next = Some(Bytes::copy_from_slice(entry.key()));
                 break;
             }
             slots.extend(slot(entry, walk.at, walk.values));

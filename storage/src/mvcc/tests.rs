@@ -100,13 +100,13 @@ impl Bench {
             match change {
                 Change::Put(put) => {
                     let got = txn.put(put).expect("storage").expect("accepted");
-                    answers.push((got.into_iter().collect(), self.model_put(put, sub).into_iter().collect()));
+                    answers.push((got.and_then(|got| got.kv).into_iter().collect(), self.model_put(put, sub).into_iter().collect()));
                     sub += 1;
                 }
                 Change::Delete(delete) => {
                     let expected = self.model_delete(delete, sub);
                     sub += i64::try_from(expected.len()).expect("small");
-                    answers.push((txn.delete_range(delete).expect("storage"), expected));
+                    answers.push((txn.delete_range(delete).expect("storage").kvs, expected));
                 }
             }
             let all = Range { key: "\0".into(), range_end: "\0".into(), ..Range::default() };

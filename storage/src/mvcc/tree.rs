@@ -2,7 +2,6 @@
 //! O(log n).
 
 use super::entry::Entry;
-use bytes::Bytes;
 
 /// Entries of a leaf, children of an inner node, at most.
 const FANOUT: usize = 64;
@@ -11,7 +10,7 @@ const SPARSE: usize = FANOUT / 4;
 
 struct Child {
     /// Not above any key below; the first child's is not looked at.
-    low: Bytes,
+    low: Box<[u8]>,
     live: usize,
     node: Node,
 }
@@ -35,11 +34,18 @@ impl Default for Tree {
 }
 
 fn child_of(children: &[Child], key: &[u8]) -> usize {
-    children.partition_point(|child| child.low.as_ref() <= key).saturating_sub(1)
+    children.partition_point(|child| *child.low <= *key).saturating_sub(1)
 }
 
 fn find(entries: &[Entry], key: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| entry.key.as_ref().cmp(key))
+    entries.binary_search_by(|entry| entry.key().cmp(key))
+}
+
+/// The shortest key above all of `left` and not above any of `right`: most of a key need not be kept twice.
+fn separator(left: &[Entry], right: &[Entry]) -> Box<[u8]> {
+    let (below, above) = (left.last().map_or(&[][..], Entry::key), right[0].key());
+    let common = below.iter().zip(above).take_while(|(a, b)| a == b).count();
+    above[..above.len().min(common + 1)].into()
 }
 
 impl Tree {
@@ -79,7 +85,7 @@ impl Tree {
         if let Some(right) = self.root.insert(entry) {
             let left = std::mem::replace(&mut self.root, Node::Inner(Vec::with_capacity(FANOUT)));
             let Node::Inner(children) = &mut self.root else { unreachable!("it was made an inner node") };
-            children.push(Child { low: Bytes::new(), live: left.live(), node: left });
+            children.push(Child { low: Box::default(), live: left.live(), node: left });
             children.push(right);
         }
     }
@@ -174,7 +180,7 @@ impl Node {
     fn insert(&mut self, entry: Entry) -> Option<Child> {
         match self {
             Self::Leaf(entries) => {
-                let at = find(entries, &entry.key).unwrap_or_else(|at| at);
+                let at = find(entries, entry.key()).unwrap_or_else(|at| at);
                 if entries.len() < FANOUT {
                     entries.insert(at, entry);
                     return None;
@@ -185,12 +191,12 @@ impl Node {
                 } else {
                     entries.insert(at, entry)
                 }
-                let low = right[0].key.clone();
+                let low = separator(entries, &right);
                 let node = Self::Leaf(right);
                 Some(Child { low, live: node.live(), node })
             }
             Self::Inner(children) => {
-                let at = child_of(children, &entry.key);
+                let at = child_of(children, entry.key());
                 children[at].live += usize::from(entry.live());
                 let split = children[at].node.insert(entry)?;
                 children[at].live -= split.live;
@@ -199,8 +205,8 @@ impl Node {
                     return None;
                 }
                 let middle = if at + 2 == children.len() { children.len() - 1 } else { children.len() / 2 };
-                let right = children.split_off(middle);
-                let low = right[0].low.clone();
+                let mut right = children.split_off(middle);
+                let low = std::mem::take(&mut right[0].low);
                 let node = Self::Inner(right);
                 Some(Child { low, live: node.live(), node })
             }
@@ -267,13 +273,15 @@ impl<'a> Iterator for Iter<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::item::Item;
     use super::*;
-    use crate::types::Revision;
+    use crate::types::{KeyValue, Record, Revision};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn entry(key: u16, tombstone: bool) -> Entry {
-        Entry::bare(Bytes::copy_from_slice(&key.to_be_bytes()), Revision::new(2, 0), tombstone)
+        let kv = KeyValue { key: key.to_be_bytes().to_vec().into(), ..KeyValue::default() };
+        Entry::new(Item::new(&Record { revision: Revision::new(2, 0), tombstone, kv }, true))
     }
 
     proptest! {
@@ -290,7 +298,7 @@ mod tests {
                     tree.insert(entry(key, op == 7));
                 } else {
                     map.insert(key, op % 2 == 0);
-                    prop_assert!(tree.update(&bytes, |entry| entry.tombstone = op % 2 != 0).is_some());
+                    prop_assert!(tree.update(&bytes, |was| *was = entry(key, op % 2 != 0)).is_some());
                 }
             }
             prop_assert_eq!((tree.len(), tree.live()), (map.len(), map.values().filter(|live| **live).count()));
@@ -298,7 +306,7 @@ mod tests {
                 let bytes = probe.to_be_bytes();
                 prop_assert_eq!(tree.get(&bytes).map(Entry::live), map.get(&probe).copied());
                 prop_assert_eq!(tree.rank(&bytes), map.range(..probe).filter(|(_, live)| **live).count());
-                let keys: Vec<&[u8]> = tree.iter_from(&bytes).map(|entry| &entry.key[..]).collect();
+                let keys: Vec<&[u8]> = tree.iter_from(&bytes).map(Entry::key).collect();
                 let expected: Vec<[u8; 2]> = map.range(probe..).map(|(key, _)| key.to_be_bytes()).collect();
                 prop_assert_eq!(keys, expected.iter().map(|key| &key[..]).collect::<Vec<_>>());
             }

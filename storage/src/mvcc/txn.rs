@@ -1,15 +1,37 @@
 //! The changes of one entry (contract b.1, b.3). Only the apply thread has one, and only one at a time.
 
+use super::entry::Entry;
+use super::item::Item;
 use super::read::Walk;
-use super::{RangeResult, ReadError, Store};
+use super::{RangeResult, ReadError, Store, in_range};
 use crate::command::{DeleteRange, Put, Range};
 use crate::error::{Rejection, StorageError};
 use crate::types::{KeyValue, Record, Revision};
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 
-/// Keys deleted per look at the index.
-const DELETE_KEYS: usize = 1024;
+/// Keys deleted, or compared, per lock hold.
+const DELETE_KEYS: usize = 512;
+
+/// What a put found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The lease that was attached, 0 = none.
+    pub lease: i64,
+    /// The key as it was, if it was asked for.
+    pub kv: Option<KeyValue>,
+}
+
+/// What a delete did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many keys went.
+    pub count: usize,
+    /// What they were, if that was asked for.
+    pub kvs: Vec<KeyValue>,
+    /// Those with a lease: (lease, key).
+    pub leased: Vec<(i64, Bytes)>,
+}
 
 /// The smallest key above `key`.
 pub(super) fn successor(key: &[u8]) -> Vec<u8> {
@@ -54,22 +76,18 @@ impl WriteTxn<'_> {
 
     /// The current value, own changes included.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.previous(key, true)
+        let item = self.store.index.read().tree.get(key).filter(|entry| entry.live()).map(|entry| entry.item.clone());
+        item.map(|item| self.load(&item)).transpose()
     }
 
-    /// The current key; its value only if it is in memory or `value` is wanted.
-    fn previous(&self, key: &[u8], value: bool) -> Result<Option<KeyValue>, StorageError> {
-        let revision = {
-            let index = self.store.index.read();
-            let Some(entry) = index.tree.get(key).filter(|entry| entry.live()) else { return Ok(None) };
-            match &entry.value {
-                Some(value) => return Ok(Some(entry.kv_with(value.clone()))),
-                None if !value => return Ok(Some(entry.kv_with(Bytes::new()))),
-                None => entry.revision,
-            }
-        };
+    /// An item with its value, from disk if need be.
+    fn load(&self, item: &Item) -> Result<KeyValue, StorageError> {
+        if item.resident().is_some() {
+            return Ok(item.kv());
+        }
+        let revision = item.revision();
         let mut loaded = self.store.log.read(&[revision])?;
-        loaded.pop().flatten().map(|record| Some(record.kv)).ok_or_else(|| super::read::missing(revision))
+        loaded.pop().flatten().map(|record| record.kv).ok_or_else(|| super::read::missing(revision))
     }
 
     /// A range inside the entry (b.1): sees own changes.
@@ -97,42 +115,99 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// Puts; the lease was checked by the caller, who also keeps the lessor's attachments: returns the previous kv (always, its `lease` matters;
-    /// its value for sure only with `prev_kv`).
-    pub fn put(&mut self, put: &Put) -> Result<Result<Option<KeyValue>, Rejection>, StorageError> {
-        let previous = self.previous(&put.key, put.prev_kv || put.ignore_value)?;
-        if previous.is_none() && (put.ignore_value || put.ignore_lease) {
-            return Ok(Err(Rejection::KeyNotFound));
+    /// Puts; the lease was checked by the caller, who also keeps the lessor's attachments. Answers what was there before.
+    pub fn put(&mut self, put: &Put) -> Result<Result<Option<Replaced>, Rejection>, StorageError> {
+        let (mut value, mut lease) = (put.value.clone(), put.lease);
+        if put.ignore_value || put.ignore_lease {
+            let Some(kept) = self.kept(put)? else { return Ok(Err(Rejection::KeyNotFound)) };
+            value = if put.ignore_value { kept.value } else { value };
+            lease = if put.ignore_lease { kept.lease } else { lease };
         }
-        let kept = |ignore: bool| previous.as_ref().filter(|_| ignore);
         let revision = Revision::new(self.main, self.sub);
-        let kv = KeyValue {
-            key: previous.as_ref().map_or_else(|| Bytes::copy_from_slice(&put.key), |kv| kv.key.clone()),
-            value: kept(put.ignore_value).map_or_else(|| Bytes::copy_from_slice(&put.value), |kv| Bytes::copy_from_slice(&kv.value)),
-            create_revision: previous.as_ref().map_or(self.main, |kv| kv.create_revision),
-            mod_revision: self.main,
-            version: previous.as_ref().map_or(1, |kv| kv.version + 1),
-            lease: kept(put.ignore_lease).map_or(put.lease, |kv| kv.lease),
-        };
-        self.apply(Record { revision, tombstone: false, kv });
-        Ok(Ok(previous))
-    }
-
-    fn apply(&mut self, record: Record) {
         self.sub += 1;
+        let (record, before) = self.store.index.write().put(revision, &put.key, &value, lease);
         self.store.log.record(&record);
-        self.store.index.write().apply(&record);
+        let Some(before) = before else { return Ok(Ok(None)) };
+        let kv = if put.prev_kv { Some(self.load(&before)?) } else { None };
+        Ok(Ok(Some(Replaced { lease: before.lease(), kv })))
     }
 
-    /// Deletes; returns what was deleted (values only loaded if `prev_kv`).
-    pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<Vec<KeyValue>, StorageError> {
-        let mut walk = Walk::new(&delete.key, &delete.range_end, self.now(), delete.prev_kv);
-        let deleted = self.store.walk(&mut walk, usize::MAX)?;
-        for kv in &deleted {
-            let kv = KeyValue { key: kv.key.clone(), mod_revision: self.main, ..KeyValue::default() };
-            self.apply(Record { revision: Revision::new(self.main, self.sub), tombstone: true, kv });
+    /// The key of a put that keeps something of it; its value only if that is kept.
+    fn kept(&self, put: &Put) -> Result<Option<KeyValue>, StorageError> {
+        if put.ignore_value {
+            return self.get(&put.key);
+        }
+        let index = self.store.index.read();
+        Ok(index.tree.get(&put.key).filter(|entry| entry.live()).map(|entry| entry.item.kv_without_value()))
+    }
+
+    /// Deletes a range.
+    pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<Deleted, StorageError> {
+        let mut deleted = Deleted::default();
+        let mut next = Some(delete.key.to_vec());
+        while let Some(from) = next.take() {
+            let items: Vec<Item> = {
+                let index = self.store.index.read();
+                if delete.range_end.is_empty() {
+                    index.tree.get(&from).filter(|entry| entry.live()).map(|entry| entry.item.clone()).into_iter().collect()
+                } else {
+                    let within = |entry: &&Entry| in_range(entry.key(), &delete.key, &delete.range_end);
+                    let (mut passed, mut items) = (0, Vec::new());
+                    for entry in index.tree.iter_from(&from).take_while(within) {
+                        if passed == DELETE_KEYS {
+                            next = Some(entry.key().to_vec());
+                            break;
+                        }
+                        passed += 1;
+                        if entry.live() {
+                            items.push(entry.item.clone());
+                        }
+                    }
+                    items
+                }
+            };
+            self.delete(&items, delete.prev_kv, &mut deleted)?;
         }
         Ok(deleted)
+    }
+
+    /// Deletes those of `keys` that exist, in their order.
+    pub fn delete_keys<'k>(&mut self, keys: impl IntoIterator<Item = &'k [u8]>) -> Result<Deleted, StorageError> {
+        let mut deleted = Deleted::default();
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let items: Vec<Item> = {
+                let index = self.store.index.read();
+                let live = |key: &[u8]| index.tree.get(key).filter(|entry| entry.live()).map(|entry| entry.item.clone());
+                keys.by_ref().take(DELETE_KEYS).filter_map(live).collect()
+            };
+            self.delete(&items, false, &mut deleted)?;
+        }
+        Ok(deleted)
+    }
+
+    /// Puts tombstones on live keys, under one lock hold: no reader is kept waiting for long, and none is asked for each key.
+    fn delete(&mut self, items: &[Item], prev_kv: bool, deleted: &mut Deleted) -> Result<(), StorageError> {
+        let mut records = Vec::with_capacity(items.len());
+        for item in items {
+            let (key, lease) = (Bytes::copy_from_slice(item.key()), item.lease());
+            if lease != 0 {
+                deleted.leased.push((lease, key.clone()));
+            }
+            if prev_kv {
+                deleted.kvs.push(self.load(item)?);
+            }
+            let kv = KeyValue { key, mod_revision: self.main, ..KeyValue::default() };
+            records.push(Record { revision: Revision::new(self.main, self.sub), tombstone: true, kv });
+            self.sub += 1;
+        }
+        deleted.count += records.len();
+        {
+            let mut index = self.store.index.write();
+            records.iter().for_each(|record| index.apply(record));
+        }
+        self.store.log.records(&records);
+        Ok(())
     }
 
     /// Publishes; returns the header revision (new if changed, else the old one).

@@ -30,6 +30,9 @@ use unit::{Item, Units};
 /// A unit that ends with this much in the buffer closes the frame: room for the last unit and the frame's head stays.
 const FULL_BYTES: usize = FRAME_BYTES_MAX - 4096;
 
+/// Dead records counted per lock hold.
+const COUNTED_AT_ONCE: usize = 256;
+
 /// Where frames are kept: the engine, or a fake in tests. See [`Engine`] for what each call promises.
 pub trait Frames: Send + Sync {
     /// Queues a frame.
@@ -81,6 +84,12 @@ impl StateLog {
     /// Adds a key change.
     pub fn record(&self, record: &Record) {
         self.open.lock().record(record);
+    }
+
+    /// Adds key changes.
+    pub fn records(&self, records: &[Record]) {
+        let mut open = self.open.lock();
+        records.iter().for_each(|record| open.record(record));
     }
 
     /// Adds a change of another room.
@@ -234,13 +243,23 @@ impl StateLog {
 
     /// A put or tombstone died (superseded at or below the compact revision): accounting only, called by mvcc as it prunes its index.
     pub fn died(&self, key: &[u8], revision: Revision, tombstone: bool) {
-        let mut open = self.open.lock();
-        let mut directory = self.directory.write();
-        if !directory.count_dead(revision) {
-            open.count_dead();
-        }
-        if !tombstone {
-            directory.put_died(directory::key_hash(key));
+        self.died_all(std::iter::once((key, revision, tombstone)));
+    }
+
+    /// The same for many: apply is kept from the open frame for as long as it takes to count a few of them.
+    pub fn died_all<'k>(&self, dead: impl Iterator<Item = (&'k [u8], Revision, bool)>) {
+        let mut dead = dead.peekable();
+        while dead.peek().is_some() {
+            let mut open = self.open.lock();
+            let mut directory = self.directory.write();
+            for (key, revision, tombstone) in dead.by_ref().take(COUNTED_AT_ONCE) {
+                if !directory.count_dead(revision) {
+                    open.count_dead();
+                }
+                if !tombstone {
+                    directory.put_died(directory::key_hash(key));
+                }
+            }
         }
     }
 
