@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,13 +24,13 @@ const (
 // joining: an empty member comes to a cluster that holds 1 GB.
 func joining() Scenario {
 	return Scenario{
-		ID: "joining", Members: 1, Flags: []string{"--quota-backend-bytes=8589934592"},
+		ID: "joining", Members: 3, Flags: []string{"--quota-backend-bytes=8589934592"},
 		Prepare: func(r *Round) error {
 			// Small transactions: enough entries that the joiner needs a snapshot, as it does in a cluster that has run for a while.
 			return r.putMany(r.joinKeys(), 20, fillers, func(i int) int { return i }, joinName, joinValue)
 		},
 		Workloads: []Workload{{
-			ID: "join", Title: "an empty member joins a member with 1 GB: add as learner, start, promote, first linearizable get",
+			ID: "join", Title: "an empty member joins 3 members with 1 GB: add as learner, start, promote, first linearizable get",
 			Note: "Time from the start of its process. A probe puts every 5 ms, before and meanwhile.", Run: join,
 		}},
 	}
@@ -55,18 +56,15 @@ func join(r *Round) (report.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	added, err := client.MemberAddAsLearner(ctx, []string{seat.PeerURL})
-	if code := status.Code(err); code == codes.Unimplemented || strings.Contains(fmt.Sprint(err), "Unimplemented") {
-		return nil, fmt.Errorf("%w: member add", errNotBuilt)
-	}
+	id, err := addLearner(ctx, client, seat.PeerURL)
 	if err != nil {
-		return nil, fmt.Errorf("member add: %w", err)
+		return nil, err
 	}
 	sample, err := r.meanwhile(func() error {
 		if err := r.cluster.Launch(seat); err != nil {
 			return err
 		}
-		if err := promote(ctx, client, added.Member.ID); err != nil {
+		if err := promote(ctx, client, id); err != nil {
 			return err
 		}
 		return load.FirstGet(ctx, seat.ClientURL)
@@ -80,6 +78,22 @@ func join(r *Round) (report.Sample, error) {
 	sample["idle_put_p99_ms"], sample["idle_put_max_ms"] = idle["put_p99_ms"], idle["put_max_ms"]
 	delete(sample, "extra_mib")
 	return sample, nil
+}
+
+// addLearner asks again while the cluster doesn't call itself healthy: members must have been connected for five seconds.
+func addLearner(ctx context.Context, client *clientv3.Client, peerURL string) (uint64, error) {
+	for {
+		added, err := client.MemberAddAsLearner(ctx, []string{peerURL})
+		switch {
+		case err == nil:
+			return added.Member.ID, nil
+		case status.Code(err) == codes.Unimplemented || strings.Contains(err.Error(), "Unimplemented"):
+			return 0, fmt.Errorf("%w: member add", errNotBuilt)
+		case !errors.Is(err, rpctypes.ErrUnhealthy) || ctx.Err() != nil:
+			return 0, fmt.Errorf("member add: %w", err)
+		}
+		sleep(ctx, 200*time.Millisecond)
+	}
 }
 
 // promote asks again until the learner has caught up.
