@@ -15,13 +15,12 @@ use super::consensus::Consensus;
 use super::waiters::{Failure, Waiter, Waiters};
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
-use openraft::impls::ProgressResponder;
-use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use prost::Message;
 use rusd_network::{Forwarder, Refusals, pb};
 use rusd_storage::command::{ApplyResult, Proposal, Response, proposal};
-use rusd_storage::raft::types::{Command, CommittedLeaderId, TypeConfig};
+use rusd_storage::raft::Responder;
+use rusd_storage::raft::types::{Command, CommittedLeaderId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -117,10 +116,10 @@ impl Propose {
         let (mut waiter, proposal) = parts.draft(command, String::new(), 0)?;
         let bytes = encoded(&proposal);
         let proposing = async {
-            let (responder, complete) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+            let responder = Responder::new(parts.waiters.clone(), waiter.sequence());
             let write = parts.consensus.raft().write(Command(bytes)).responder(responder).with_leader(CommittedLeaderId::new(term));
             write.await.map_err(|_| Failure::Stopped)?;
-            settled(&mut waiter, complete).await
+            waiter.outcome().await
         };
         match tokio::time::timeout(parts.request_timeout, proposing).await {
             Ok(Ok(result)) => Ok(result?),
@@ -173,26 +172,7 @@ fn failed(failure: Failure) -> Error {
     match failure {
         Failure::NotLeader => Error::NotLeader,
         Failure::TooManyRequests => Error::TooManyRequests,
-        Failure::Discarded => Error::TimeoutLeaderFail,
         Failure::Stopped => Error::Stopped,
-    }
-}
-
-/// Waits for the result on this member, or for openraft to say that there will be none.
-async fn settled(
-    waiter: &mut Waiter,
-    complete: impl Future<Output = Result<ClientWriteResult<TypeConfig>, impl Sized>>,
-) -> Result<ApplyResult, Failure> {
-    let written = tokio::select! {
-        biased;
-        outcome = waiter.outcome() => return outcome,
-        written = complete => written,
-    };
-    match written {
-        Ok(Ok(_)) => waiter.outcome().await,
-        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(Failure::NotLeader),
-        Ok(Err(_)) => Err(Failure::Discarded),
-        Err(_) => Err(Failure::Stopped),
     }
 }
 
@@ -261,17 +241,13 @@ impl Parts {
             self.forwarder.send(waiter.sequence(), bytes).await.map_err(|_| Error::Stopped)?;
             return Ok(waiter.outcome().await);
         }
-        match self.write_here(waiter, bytes).await {
-            // Cut from the log by another leader: only its entries tell whether it lives on elsewhere.
-            Err(Failure::Discarded) => Ok(waiter.outcome().await),
-            settled => Ok(settled),
-        }
+        Ok(self.write_here(waiter, bytes).await)
     }
 
     async fn write_here(&self, waiter: &mut Waiter, bytes: Bytes) -> Result<ApplyResult, Failure> {
-        let (responder, complete) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        let responder = Responder::new(self.waiters.clone(), waiter.sequence());
         match self.consensus.raft().client_write_ff(Command(bytes), Some(responder)).await {
-            Ok(()) => settled(waiter, complete).await,
+            Ok(()) => waiter.outcome().await,
             Err(_) => Err(Failure::Stopped),
         }
     }

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use rusd_storage::command::ApplyResult;
-use rusd_storage::raft::ResultSink;
+use rusd_storage::raft::{Loss, Losses, ResultSink};
 use rusd_storage::types::LogPosition;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,8 +19,6 @@ pub enum Failure {
     NotLeader,
     /// Certainly not appended: the backlog is full.
     TooManyRequests,
-    /// Appended, then its leader was lost.
-    Discarded,
     /// Consensus has ended.
     Stopped,
 }
@@ -184,6 +182,17 @@ impl ResultSink for Waiters {
         // First: nobody may take the new term for a proof.
         self.era.send_modify(|era| era.installs += 1);
         self.advanced(applied);
+    }
+}
+
+impl Losses for Waiters {
+    fn lost(&self, token: u64, loss: Loss) {
+        match loss {
+            Loss::NotLeader => self.fail(token, Failure::NotLeader),
+            // Cut from this log by another leader: only its entries tell whether it lives on elsewhere, so the waiter goes on listening.
+            Loss::Discarded => {}
+            Loss::Stopped => self.fail(token, Failure::Stopped),
+        }
     }
 }
 

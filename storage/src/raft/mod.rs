@@ -1,10 +1,12 @@
 //! openraft's storage traits over the engine and the state. One of the three places that name openraft.
 
 pub mod log_store;
+mod responder;
 mod state_machine;
 pub mod types;
 
 pub use log_store::{LogStore, VoteCell};
+pub use responder::{Loss, Losses, Responder};
 pub use state_machine::StateMachine;
 
 use crate::apply::{Recovering, State};

@@ -1,8 +1,10 @@
 //! The type configuration of openraft: single-leader terms, peer URLs as node, and a payload that may carry application data and a
 //! membership in one entry (a member record changes together with the voters).
 
+use super::responder::Responder;
 use crate::command::state;
 use bytes::Bytes;
+use openraft::OptionalSend;
 use openraft::entry::RaftPayload;
 use openraft::impls::leader_id_std;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,15 +91,32 @@ impl fmt::Display for Applied {
     }
 }
 
-openraft::declare_raft_types!(
-    /// rusd's openraft configuration.
-    pub TypeConfig:
-        D = Command,
-        R = Applied,
-        Node = Node,
-        Payload = Payload,
-        LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
-);
+/// rusd's openraft configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+// By hand, for openraft's macro takes no responder of one's own.
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Command;
+    type R = Applied;
+    type NodeId = u64;
+    type Node = Node;
+    type Term = u64;
+    type LeaderId = leader_id_std::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = Payload;
+    type Entry = openraft::Entry<CommittedLeaderId, Payload>;
+    type Responder<T>
+        = Responder<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 /// Log id: (term, index).
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
