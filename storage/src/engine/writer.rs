@@ -98,7 +98,8 @@ impl Writer {
         }
         if !self.waiting.is_empty() {
             self.sync()?;
-            while let Some(done) = self.waiting.pop_front() {
+            // The newest first: openraft only looks at the newest, and so wakes up once instead of for each.
+            while let Some(done) = self.waiting.pop_back() {
                 done(Ok(()));
             }
         }
