@@ -145,8 +145,8 @@ impl Shared {
     /// The gates (contract a.5): a learner serves little, and who asks for a leader gets none without one.
     /// For a stream of such a client, what will end it.
     fn admit<B>(&self, request: &Request<B>, method: &Method) -> Result<Option<CancellationToken>, Status> {
-        let status = self.server.consensus.status();
-        if status.is_learner && !serves_as_learner(request.uri().path()) {
+        let consensus = &self.server.consensus;
+        if consensus.is_learner() && !serves_as_learner(request.uri().path()) {
             return Err(status::not_for_learner());
         }
         let version = request.headers().get("client-api-version").map(HeaderValue::as_bytes).unwrap_or_default();
@@ -157,7 +157,7 @@ impl Shared {
         if !wants_leader {
             return Ok(None);
         }
-        if status.leader == 0 {
+        if consensus.status().leader == 0 {
             return Err(Error::NoLeader.into());
         }
         Ok((method.kind != Kind::Unary).then(|| self.leaderless.lock().clone()))

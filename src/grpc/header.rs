@@ -17,7 +17,7 @@ impl Api {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
             revision,
-            raft_term: self.server.consensus.status().term,
+            raft_term: self.server.consensus.term(),
         })
     }
 }

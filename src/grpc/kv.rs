@@ -118,7 +118,7 @@ impl Api {
         if serializable {
             return Ok(());
         }
-        if self.server.consensus.status().is_learner {
+        if self.server.consensus.is_learner() {
             return Err(status::not_for_learner());
         }
         Ok(self.server.read.linearizable().await?)

@@ -55,7 +55,7 @@ pub fn header(server: &Server, revision: i64) -> pb::ResponseHeader {
         cluster_id: server.identity.cluster_id,
         member_id: server.identity.member_id,
         revision,
-        raft_term: server.consensus.status().term,
+        raft_term: server.consensus.term(),
     }
 }
 

@@ -16,7 +16,7 @@ use rusd_storage::raft::types::{Node, TypeConfig};
 use rusd_storage::raft::{LogStore, StateMachine, VoteCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ pub struct Consensus {
     learner: Mutex<Option<bool>>,
     data: WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
     view: watch::Sender<View>,
+    glance: Glance,
     leader: watch::Sender<u64>,
     leader_changes: AtomicU64,
     failed: watch::Sender<Option<String>>,
@@ -59,7 +60,23 @@ struct View {
     since: Instant,
 }
 
-/// A moment's view of Raft, for headers, Status and metrics.
+/// What every request asks of the view, without a lock.
+#[derive(Debug, Default)]
+struct Glance {
+    term: AtomicU64,
+    leader: AtomicU64,
+    learner: AtomicBool,
+}
+
+impl Glance {
+    fn take(&self, view: &View) {
+        self.term.store(view.term, Ordering::Release);
+        self.leader.store(view.leader, Ordering::Release);
+        self.learner.store(view.learner, Ordering::Release);
+    }
+}
+
+/// A moment's view of Raft, for Status and metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RaftStatus {
     /// Current term.
@@ -166,12 +183,14 @@ impl Consensus {
             links,
             learner: Mutex::new(None),
             view: watch::Sender::new(first),
+            glance: Glance::default(),
             leader: watch::Sender::new(first.leader),
             leader_changes: AtomicU64::new(0),
             failed: watch::Sender::new(None),
             times,
             stop: CancellationToken::new(),
         });
+        consensus.glance.take(&first);
         tokio::spawn(consensus.clone().follow());
         Ok(consensus)
     }
@@ -206,7 +225,17 @@ impl Consensus {
         &self.stop
     }
 
-    /// Current view; a lock or two and no allocation, called for every response header.
+    /// The current term, for response headers.
+    pub fn term(&self) -> u64 {
+        self.glance.term.load(Ordering::Acquire)
+    }
+
+    /// Whether this member is a learner.
+    pub fn is_learner(&self) -> bool {
+        self.glance.learner.load(Ordering::Acquire)
+    }
+
+    /// Current view; a lock or two and no allocation.
     pub fn status(&self) -> RaftStatus {
         let view = *self.view.borrow();
         let data = self.data.borrow_watched();
@@ -239,7 +268,7 @@ impl Consensus {
 
     /// The leader that openraft believes in, 0 = none: where proposals go.
     pub fn believed_leader(&self) -> u64 {
-        self.view.borrow().leader
+        self.glance.leader.load(Ordering::Acquire)
     }
 
     /// The same with its term.
@@ -365,6 +394,7 @@ impl Consensus {
         if new == old {
             return;
         }
+        self.glance.take(&new);
         self.view.send_replace(new);
         if new.leader != old.leader {
             if new.leader != 0 {
