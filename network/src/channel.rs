@@ -1,7 +1,7 @@
 //! Channels to peers: dialled at the advertised peer URLs only, looked up anew at each (re)connect.
 
 use crate::directory::{self, Expelled, Expulsion};
-use crate::{Caller, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, caller, pb};
+use crate::{Caller, Cork, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, caller, pb};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, RwLock};
 use pb::raft_internal_client::RaftInternalClient;
@@ -279,7 +279,7 @@ pub fn connect(urls: Vec<String>, times: Times) -> Client {
     let urls: Arc<[String]> = urls.into();
     let connector = tower::service_fn(move |_: Uri| {
         let urls = urls.clone();
-        async move { dial(&urls).await.map(TokioIo::new) }
+        async move { Ok::<_, std::io::Error>(TokioIo::new(Cork::new(dial(&urls).await?))) }
     });
     Client::new(endpoint.connect_with_connector_lazy(connector))
 }

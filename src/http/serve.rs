@@ -12,6 +12,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rusd_network::Cork;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,7 +120,7 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (io, plain) = Beginning::new(io);
+    let (io, plain) = Beginning::new(Cork::new(io));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let undecided = async {
         tokio::time::sleep(HEADER_TIMEOUT).await;
