@@ -3,6 +3,8 @@
 //! Every message is read when the one before has been taken: the stream holds one chunk. All chunks are of one revision. A first
 //! chunk of 10 keys tells how large keys are here; then the number doubles or halves towards the size of a request.
 //!
+//! A target without an order sorts every message by itself, as etcd's does, but here no key gets lost by it.
+//!
 //! The last message alone has header, `more` and `count`; etcd's clients put the pieces together so. As in a Range, `count` is of the
 //! whole range, whatever the limit.
 
@@ -55,7 +57,7 @@ struct Progress {
 pub fn chunks(api: Api, range: Range) -> Chunks {
     let store = api.server.state.store();
     let limit = if range.limit > 0 { range.limit } else { i64::MAX };
-    let rest = Range { limit: 0, sort_order: 0, sort_target: 0, ..range };
+    let rest = Range { limit: 0, ..range };
     let progress = Progress { api, store, rest, chunk_keys: FIRST_CHUNK_KEYS, limit, sent: 0, start: None };
     Box::pin(futures::stream::try_unfold(Some(progress), |progress| async {
         match progress {
@@ -75,8 +77,8 @@ impl Progress {
         }
         self.sent += kvs.len() as i64;
         let last = kvs.is_empty() || self.sent >= count.min(self.limit);
-        if let Some(kv) = kvs.last() {
-            self.rest.key = successor(&kv.key);
+        if let Some(last) = kvs.iter().map(|kv| &kv.key).max() {
+            self.rest.key = successor(last);
         }
         let mut chunk = pb::RangeResponse { kvs: kvs.into_iter().map(Into::into).collect(), ..Default::default() };
         if last {

@@ -81,11 +81,8 @@ async fn streams_refuse_what_they_can_not_do() {
     let pair = Pair::start(&[]).await;
     fill(&pair).await;
     for order in -1..=3 {
-        for target in [-1, 0, 3, 5] {
-            // No order with a target: etcd sorts each piece by itself and so loses keys. That isn't copied.
-            if order == 0 && target == 3 {
-                continue;
-            }
+        // No order with a target: each piece is sorted by itself. From the second piece on etcd loses keys, which isn't copied.
+        for target in [-1, 0, 1, 2, 3, 4, 5] {
             for limit in [-1, 0, 1, 3, 50] {
                 let request = RangeRequest { sort_order: order, sort_target: target, limit, ..range("a", "z") };
                 pair.same(Call::RangeStream(request.clone())).await;

@@ -3,7 +3,7 @@
 
 use super::Store;
 use super::entry::Older;
-use super::hash::Hashing;
+use super::hash::{CACHED_MAX, Hashing};
 use crate::error::{Rejection, StorageError};
 use crate::types::Record;
 use parking_lot::Mutex;
@@ -18,39 +18,42 @@ const PRUNE_KEYS: usize = 1000;
 pub(super) type Pins = BTreeMap<i64, usize>;
 
 /// A logical compaction still to be done on disk.
+#[derive(Clone, Copy)]
 struct Pending {
     revision: i64,
-    /// The one before it, if that was done when this was asked for: its hash is worth keeping.
-    hash_after: Option<i64>,
+    /// The compact revision before it.
+    before: i64,
 }
 
 enum Phase {
     Idle,
+    NextHash,
     Hash(Hashing),
     Prune(Vec<u8>),
     Settle,
     Sweep,
 }
 
-/// Physical compaction. Locked by its one thread; `compact` only touches `queue` and `done`.
+/// Physical compaction. Locked by its one thread; `compact` only touches `queue`.
 pub(super) struct Work {
     queue: VecDeque<Pending>,
-    /// The compact revision the disk is at.
-    done: i64,
     pub(super) round: Arc<Mutex<Round>>,
 }
 
 pub(super) struct Round {
     phase: Phase,
     target: i64,
+    /// Compactions that the round does at once, to be hashed before anything is pruned: each hash is what all members have, however
+    /// far they are with the work on disk.
+    hashes: VecDeque<Pending>,
 }
 
 impl Work {
     /// Everything up to `compact_revision` is done as far as the index goes; dead frames are swept by the first round.
     pub(super) fn new(compact_revision: i64) -> Self {
         let phase = if compact_revision < 0 { Phase::Idle } else { Phase::Settle };
-        let round = Round { phase, target: compact_revision };
-        Self { queue: VecDeque::new(), done: compact_revision, round: Arc::new(Mutex::new(round)) }
+        let round = Round { phase, target: compact_revision, hashes: VecDeque::new() };
+        Self { queue: VecDeque::new(), round: Arc::new(Mutex::new(round)) }
     }
 }
 
@@ -65,10 +68,9 @@ impl Store {
             return Err(Rejection::FutureRevision);
         }
         let mut work = self.work.lock();
-        let hash_after = (work.queue.is_empty() && work.done == before).then_some(before);
         let _pins = self.pins.lock();
         self.compacted.store(revision, Ordering::Release);
-        work.queue.push_back(Pending { revision, hash_after });
+        work.queue.push_back(Pending { revision, before });
         Ok(())
     }
 
@@ -80,43 +82,41 @@ impl Store {
             return Ok(false);
         }
         round.phase = match std::mem::replace(&mut round.phase, Phase::Idle) {
-            Phase::Idle => match self.next_target() {
-                None => return Ok(false),
-                Some(pending) => {
-                    round.target = pending.revision;
-                    match pending.hash_after {
-                        Some(before) => Phase::Hash(self.begin_hash(pending.revision, before, true)),
-                        None => Phase::Prune(Vec::new()),
-                    }
-                }
+            Phase::Idle => {
+                round.hashes = self.next_targets();
+                let Some(last) = round.hashes.back() else { return Ok(false) };
+                round.target = last.revision;
+                Phase::NextHash
+            }
+            Phase::NextHash => match round.hashes.pop_front() {
+                None => Phase::Prune(Vec::new()),
+                Some(pending) => Phase::Hash(self.begin_hash(pending.revision, pending.before, true)),
             },
             Phase::Hash(hashing) => self.hash_step(hashing)?,
             Phase::Prune(from) => self.prune(&from, round.target).map_or(Phase::Settle, Phase::Prune),
             Phase::Settle if !self.log.settle() => Phase::Settle,
             Phase::Settle => Phase::Sweep,
-            Phase::Sweep => self.sweep(round.target)?,
+            Phase::Sweep => self.sweep()?,
         };
         Ok(!matches!(round.phase, Phase::Idle) || !self.work.lock().queue.is_empty())
     }
 
-    fn sweep(&self, target: i64) -> Result<Phase, StorageError> {
+    fn sweep(&self) -> Result<Phase, StorageError> {
         if self.log.compact_step(&|record| self.alive(record))? {
             return Ok(Phase::Sweep);
         }
-        self.work.lock().done = target;
         Ok(Phase::Idle)
     }
 
-    /// The newest logical compaction that no pin forbids.
-    fn next_target(&self) -> Option<Pending> {
+    /// The logical compactions that no pin forbids; of many the newest, as many as are remembered.
+    fn next_targets(&self) -> VecDeque<Pending> {
         let mut work = self.work.lock();
         let pins = self.pins.lock();
         let limit = pins.first_key_value().map_or(i64::MAX, |(compact_revision, _)| *compact_revision);
-        let mut target = None;
-        while work.queue.front().is_some_and(|pending| pending.revision <= limit) {
-            target = work.queue.pop_front();
-        }
-        target
+        let ready = work.queue.partition_point(|pending| pending.revision <= limit);
+        let mut targets: VecDeque<Pending> = work.queue.drain(..ready).collect();
+        targets.drain(..targets.len().saturating_sub(CACHED_MAX));
+        targets
     }
 
     /// Hashes some of what is about to be pruned.
@@ -125,7 +125,7 @@ impl Store {
             return Ok(Phase::Hash(hashing));
         }
         self.cache_hash(hashing);
-        Ok(Phase::Prune(Vec::new()))
+        Ok(Phase::NextHash)
     }
 
     /// Prunes some keys from `from` on; where to go on.

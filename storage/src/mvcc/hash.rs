@@ -7,7 +7,7 @@ use bytes::BufMut;
 use prost::encoding::{bytes as pb_bytes, int64};
 
 /// Compactions whose hash is remembered.
-const CACHED_MAX: usize = 10;
+pub(super) const CACHED_MAX: usize = 10;
 /// History read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Keys looked at per lock hold.

@@ -171,13 +171,15 @@ impl Store {
         Ok(RangeResult { revision, kvs, more, count })
     }
 
-    /// Starts reading a range in chunks at one pinned revision (RangeStream, big LISTs). Key order; filters, sort and limit are not looked at.
+    /// Starts reading a range in chunks at one pinned revision (RangeStream, big LISTs). Chunks are in key order, each sorted by itself if a
+    /// target is named; filters and limit are not looked at.
     pub fn cursor(&self, range: &Range) -> Result<RangeCursor<'_>, ReadError> {
         let pin = self.pin();
         let (at, revision) = self.read_at(range, None, &pin)?;
         let count = self.count(&range.key, &range.range_end, at);
-        let walk = Walk::new(&range.key, &range.range_end, at, !range.keys_only);
-        Ok(RangeCursor { store: self, _pin: pin, walk, revision, count, keys_only: range.keys_only })
+        let values = !range.keys_only || range.sort_target() == SortTarget::Value;
+        let walk = Walk::new(&range.key, &range.range_end, at, values);
+        Ok(RangeCursor { store: self, _pin: pin, walk, revision, count, range: range.clone() })
     }
 }
 
@@ -240,7 +242,7 @@ pub struct RangeCursor<'a> {
     walk: Walk,
     revision: i64,
     count: i64,
-    keys_only: bool,
+    range: Range,
 }
 
 impl RangeCursor<'_> {
@@ -254,14 +256,11 @@ impl RangeCursor<'_> {
         self.count
     }
 
-    /// Up to `keys_max` more keys in key order; empty at the end.
+    /// The next `keys_max` keys, sorted as the range says; empty at the end.
     pub fn next(&mut self, keys_max: usize) -> Result<Vec<KeyValue>, ReadError> {
         let mut kvs = self.store.walk(&mut self.walk, keys_max)?;
-        if self.keys_only {
-            for kv in &mut kvs {
-                (kv.value, kv.lease) = (Bytes::new(), 0);
-            }
-        }
+        sort(&self.range, &mut kvs);
+        strip(&self.range, &mut kvs);
         Ok(kvs)
     }
 }
