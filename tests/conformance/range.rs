@@ -84,6 +84,10 @@ async fn streams_refuse_what_they_can_not_do() {
         // No order with a target: each piece is sorted by itself. From the second piece on etcd loses keys, which isn't copied.
         for target in [-1, 0, 1, 2, 3, 4, 5] {
             for limit in [-1, 0, 1, 3, 50] {
+                // Where the limit makes more pieces of it, that begins with the second key.
+                if order == 0 && (1..=4).contains(&target) && (1..=3).contains(&limit) {
+                    continue;
+                }
                 let request = RangeRequest { sort_order: order, sort_target: target, limit, ..range("a", "z") };
                 pair.same(Call::RangeStream(request.clone())).await;
                 pair.same(Call::RangeStream(RangeRequest { count_only: true, ..request.clone() })).await;
