@@ -23,16 +23,6 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Crates whose own notes say nothing to an operator.
 const NOISY: &[&str] = &["openraft", "sled", "h2", "hyper", "hyper_util", "tonic", "tower", "axum", "rustls"];
-/// What warns all the time about what is in order, or told otherwise.
-const REPETITIVE: &[&str] = &[
-    // Whenever an answer found another way to its proposer before openraft's own did: with every write.
-    "openraft::raft::responder::impls::progress_responder",
-    // Several times per second while a member is away; `presence` tells that once.
-    "openraft::core::heartbeat",
-    "openraft::replication",
-    "openraft::engine::handler::replication_handler",
-];
-
 /// Why logging can't be as asked; the texts are etcd's.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -92,7 +82,7 @@ impl Logging {
         let debug = self.level >= LevelFilter::DEBUG;
         let noise = self.level.min(if debug { LevelFilter::INFO } else { LevelFilter::WARN });
         let noisy = NOISY.iter().map(|target| (*target, noise));
-        let repetitive = REPETITIVE.iter().map(|target| (*target, LevelFilter::ERROR));
+        let repetitive = crate::server::consensus::REPETITIVE.iter().map(|target| (*target, LevelFilter::ERROR));
         let filter = Targets::new().with_default(self.level).with_targets(noisy).with_targets(repetitive);
         let lines = tracing_subscriber::fmt::layer()
             .event_format(Lines { json: self.json })

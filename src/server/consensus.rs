@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Parts of openraft that warn several times per second while a member is away, under their names in the log; `presence` tells that once.
+pub const REPETITIVE: &[&str] = &["openraft::core::heartbeat", "openraft::replication", "openraft::engine::handler::replication_handler"];
+
 /// openraft, and what we know about leadership.
 pub struct Consensus {
     raft: Raft,
