@@ -96,6 +96,19 @@ impl Propose {
         self.submit_as(command, String::new(), 0).await
     }
 
+    /// As [`Self::submit`], for a command that changes nothing when it is applied once more: made again at once if a snapshot is installed
+    /// here meanwhile, for the result may be in it, and would be waited for in vain.
+    pub async fn submit_idempotent(&self, command: proposal::Command) -> Result<Response, Error> {
+        loop {
+            let era = self.0.waiters.era();
+            tokio::select! {
+                biased;
+                result = self.submit(command.clone()) => return result,
+                () = self.0.waiters.installed_since(era) => {}
+            }
+        }
+    }
+
     /// As [`Self::submit`], on behalf of a user authorized at an auth revision.
     pub async fn submit_as(&self, command: proposal::Command, user: String, auth_revision: u64) -> Result<Response, Error> {
         let parts = &*self.0;

@@ -37,7 +37,7 @@ pub async fn publish(server: &Server, cancel: &CancellationToken) -> Result<(), 
         protocol_version: rusd_network::PROTOCOL_VERSION,
     };
     loop {
-        let proposal = server.propose.submit(proposal::Command::PublishMember(record.clone()));
+        let proposal = server.propose.submit_idempotent(proposal::Command::PublishMember(record.clone()));
         match cancel.run_until_cancelled(proposal).await {
             Some(Ok(_)) => return Ok(()),
             Some(Err(Error::Rejected(Rejection::OtherDataDir))) => return Err(PublishError::Wiped),

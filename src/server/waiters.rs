@@ -130,6 +130,12 @@ impl Waiters {
         }
     }
 
+    /// Resolves once a snapshot was installed after `era` was taken: what it contains is never told to its proposers here.
+    pub async fn installed_since(&self, era: Era) {
+        // The sender lives in self, so that waiting can't fail.
+        let _ = self.era.subscribe().wait_for(|now| now.installs != era.installs).await;
+    }
+
     /// Registers a request. Dropping the waiter forgets it.
     pub fn register(self: &Arc<Self>) -> Waiter {
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);
