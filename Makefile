@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 
-.PHONY: help build test verify fix tools single-node multi-node fault crash-sweep clean
+.PHONY: help build test verify fix tools single-node multi-node fault fault-stories crash-sweep clean
 MINUTES ?= 10
 SEED ?=
 ROUNDS ?= 3
@@ -14,8 +14,11 @@ help: ## list the targets
 build: ## the release binary, target/release/rusd
 	$(CARGO) build --release --bin rusd
 
-test: tools ## all Rust tests
-	$(CARGO) test --workspace
+test: tools ## all Rust tests but the long fault stories
+	$(CARGO) test --workspace -- --skip fault::
+
+fault-stories: ## one story per fault on real processes, about ten minutes
+	$(CARGO) test --test linearizability fault::
 
 verify: ## format, lints, docs, workflow
 	$(CARGO) fmt --all --check
