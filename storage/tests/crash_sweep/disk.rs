@@ -34,6 +34,10 @@ impl Name {
             Self::Rename(from, to) => within(from) || within(to),
         }
     }
+
+    fn removes(&self, directory: &Path) -> bool {
+        matches!(self, Self::Remove(path) if directory.starts_with(path))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -140,7 +144,8 @@ impl Disk {
             Op::SyncDir(path) => {
                 let durable = &mut self.durable;
                 self.names.retain(|name| {
-                    let synced = name.concerns(path);
+                    // What was there before under the same name goes first, or it would take with it what is made durable here.
+                    let synced = name.concerns(path) || name.removes(path);
                     if synced {
                         make(name, durable);
                     }

@@ -191,7 +191,8 @@ impl Tracer {
 
     async fn purge(&mut self) {
         self.synced().await;
-        let applied = self.member.opened.state.applied().expect("something was applied");
+        // A seed may draw this before anything else.
+        let Some(applied) = self.member.opened.state.applied() else { return };
         let index = applied.index.saturating_sub(10);
         if self.member.opened.engine.log_bounds().0.is_some_and(|(first, _)| first < index) {
             self.member.opened.log_store.purge(log_id(LogPosition { term: 1, index })).await.expect("purged");
