@@ -259,9 +259,48 @@ fn an_install_that_is_dropped_leaves_no_directory() {
     let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
     let first = engine.begin_install().expect("a partial store");
     let second = engine.begin_install().expect("another one");
-    assert!(!directory.path().join("db-2").exists(), "the older one goes first");
+    assert!(directory.path().join("db-2").exists(), "it is still being filled");
     drop(first);
+    assert!(!directory.path().join("db-2").exists());
     assert!(directory.path().join("db-3").exists());
     drop(second);
     assert!(!directory.path().join("db-3").exists());
+}
+
+/// Begins another install at each step of a switch.
+#[derive(Debug, Default)]
+struct Another {
+    engine: std::sync::OnceLock<std::sync::Weak<Engine>>,
+    begun: std::sync::Mutex<Vec<bool>>,
+}
+
+impl Faults for Another {
+    fn at(&self, _step: &'static str) -> std::io::Result<()> {
+        let engine = self.engine.get().and_then(std::sync::Weak::upgrade).expect("open");
+        let begun = std::thread::spawn(move || engine.begin_install().map(drop).is_ok()).join().expect("it does not panic");
+        self.begun.lock().expect("not poisoned").push(begun);
+        Ok(())
+    }
+}
+
+#[test]
+fn another_install_may_begin_at_any_step_of_a_switch() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let another = Arc::new(Another::default());
+    let (engine, ..) = open(directory.path(), Options { faults: Some(another.clone()), ..Options::default() }).expect("a new store");
+    let engine = Arc::new(engine);
+    another.engine.set(Arc::downgrade(&engine)).expect("once");
+    let mut incoming = engine.begin_install().expect("a partial store");
+    let span = Span { first: position(1, 12), last: position(1, 12), ..Span::default() };
+    incoming.put_state(StateFrame { span, body: vec![12; 1000].into() }).expect("written");
+    incoming.finish().expect("durable");
+    // What arrives while the switch goes on stays, too.
+    let other = engine.begin_install().expect("another one");
+    wait(|done| engine.switch(incoming, position(1, 12), done)).expect("switched");
+    assert_eq!(*another.begun.lock().expect("not poisoned"), [true; 5]);
+    assert!(directory.path().join("db-3").join("db").exists());
+    wait(|done| engine.append(vec![entry(1, 13, 10)], done)).expect("appended");
+    drop((other, engine));
+    let (engine, _, states) = open(directory.path(), Options::default()).expect("reopened");
+    assert_eq!((states.len(), engine.read_log(0, 99, 9999).expect("readable").len()), (1, 1));
 }

@@ -8,11 +8,14 @@
 //! | `db-N/` | a sled Db; any but the current one is a partial install and is removed at open |
 
 use crate::error::StorageError;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The format this version reads and writes.
 pub const FORMAT: u32 = 1;
@@ -25,10 +28,23 @@ pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
 }
 
 /// The locked member directory.
-#[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     _lock: File,
+    /// Numbers of partial Dbs that are being filled, or wait for the switch to them.
+    live: Arc<Mutex<HashSet<u64>>>,
+}
+
+/// Keeps a partial Db from being removed as a leftover.
+pub struct Live {
+    number: u64,
+    live: Arc<Mutex<HashSet<u64>>>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.live.lock().remove(&self.number);
+    }
 }
 
 /// Which Db is current.
@@ -44,13 +60,13 @@ impl Directory {
     pub fn open(path: &Path) -> Result<(Self, Current), StorageError> {
         create_durably(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("restrict", path))?;
-        let directory = Self { path: path.to_path_buf(), _lock: lock(path)? };
+        let directory = Self { path: path.to_path_buf(), _lock: lock(path)?, live: Arc::default() };
         let current = directory.find_current()?;
         let keep = match current {
             Current::Create(_) => None,
             Current::Open(number) => Some(number),
         };
-        directory.remove_partial(keep)?;
+        directory.remove_partial(|| keep)?;
         Ok((directory, current))
     }
 
@@ -134,13 +150,24 @@ impl Directory {
         write_durably(&self.path.join("FORMAT"), &format!("{FORMAT}\n"))
     }
 
-    /// Removes every Db but `keep`.
-    pub fn remove_partial(&self, keep: Option<u64>) -> Result<(), StorageError> {
+    /// From now on Db `number` is being filled.
+    pub fn live(&self, number: u64) -> Live {
+        self.live.lock().insert(number);
+        Live { number, live: Arc::clone(&self.live) }
+    }
+
+    /// Removes every Db but that which `keep` names and those that are being filled: one snapshot may arrive while the switch to another
+    /// is queued. `keep` is asked when none can cease to be live any more.
+    pub fn remove_partial(&self, keep: impl FnOnce() -> Option<u64>) -> Result<(), StorageError> {
         let entries = fs::read_dir(&self.path).map_err(io("list", &self.path))?;
+        let live = self.live.lock();
+        let keep = keep();
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(number) = name.to_str().and_then(|name| name.strip_prefix("db-")) else { continue };
-            if number.parse().ok() != keep || keep.is_none() {
+            let number: Option<u64> = number.parse().ok();
+            let kept = number.is_some_and(|number| keep == Some(number) || live.contains(&number));
+            if !kept {
                 fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
             }
         }

@@ -379,11 +379,10 @@ impl Engine {
 
     // ---- snapshot install
 
-    /// A partial Db of its own beside the current one, filled while receiving. An older partial one is removed first.
+    /// A partial Db of its own beside the current one, filled while receiving. What an earlier one left is removed first.
     pub fn begin_install(&self) -> Result<Incoming, StorageError> {
         let shared = self.shared();
-        let current = shared.current_db.load(Ordering::Acquire);
-        shared.directory.remove_partial(Some(current))?;
+        shared.directory.remove_partial(|| Some(shared.current_db.load(Ordering::Acquire)))?;
         let number = shared.last_db.fetch_add(1, Ordering::Relaxed) + 1;
         Incoming::create(&shared.directory, number, &shared.options, Arc::clone(&shared.next_id))
     }

@@ -1,6 +1,6 @@
 //! State frames: where each is, and a Db that a snapshot fills.
 
-use super::directory::Directory;
+use super::directory::{Directory, Live};
 use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
 use super::frame::{HEADER, Header, Kind};
 use super::{FRAME_BYTES_MAX, FrameId, Options, StateFrame};
@@ -46,8 +46,10 @@ pub struct Incoming {
     states: States,
     next_id: Arc<AtomicU64>,
     unsynced: usize,
-    // Last, so that the Db is closed when its directory goes.
+    // After the Db, so that it is closed when its directory goes.
     partial: Partial,
+    // Last: until then the directory is not anybody else's to remove.
+    live: Live,
 }
 
 /// What a switch takes over.
@@ -62,6 +64,8 @@ pub struct Ready {
     pub slots: Slots,
     /// Bytes inserted since its last sync.
     pub unsynced: usize,
+    /// To be kept until the Db is current.
+    pub live: Live,
 }
 
 /// Removes a directory unless told to keep it.
@@ -83,9 +87,10 @@ impl Drop for Partial {
 
 impl Incoming {
     pub(super) fn create(directory: &Directory, number: u64, options: &Options, next_id: Arc<AtomicU64>) -> Result<Self, StorageError> {
+        let live = directory.live(number);
         let partial = Partial { path: directory.db(number), keep: false };
         let disk = Arc::new(Disk::open(&partial.path, options.cache_bytes, options.faults.clone())?);
-        Ok(Self { disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial })
+        Ok(Self { disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial, live })
     }
 
     /// Writes a frame, syncing whenever the byte cap is reached. Blocking.
@@ -119,7 +124,7 @@ impl Incoming {
 
     pub(super) fn into_ready(mut self) -> Ready {
         self.partial.keep = true;
-        let Self { disk, number, slots, states, unsynced, .. } = self;
-        Ready { disk, states, number, slots, unsynced }
+        let Self { disk, number, slots, states, unsynced, live, .. } = self;
+        Ready { disk, states, number, slots, unsynced, live }
     }
 }

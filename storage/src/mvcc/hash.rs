@@ -33,7 +33,10 @@ pub(super) struct Hashing {
 impl Store {
     /// etcd's HashKV (contract b.11): (hash, compact revision, hash revision). Revision 0 is the current one.
     pub fn hash_kv(&self, revision: i64) -> Result<(u32, i64, i64), ReadError> {
-        if let Some(cached) = self.hashes.lock().iter().find(|cached| cached.revision == revision) {
+        // 0 asks for the newest revision, but a compaction at 0 leaves a hash of its own.
+        if revision != 0
+            && let Some(cached) = self.hashes.lock().iter().find(|cached| cached.revision == revision)
+        {
             return Ok((cached.hash, cached.compact_revision, revision));
         }
         let pin = self.pin();
