@@ -62,6 +62,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// `--initial-cluster-state=existing`.
     pub join_existing: bool,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
     /// `--heartbeat-interval`.
     pub heartbeat_interval: Duration,
     /// `--election-timeout`.
@@ -123,6 +125,7 @@ impl Config {
             initial_cluster: initial_cluster(flags, &name, &addresses.advertise_peer)?,
             initial_cluster_token: flags.text("initial-cluster-token").into(),
             join_existing: flags.text("initial-cluster-state") == "existing",
+            force_new_cluster: flags.boolean("force-new-cluster"),
             heartbeat_interval: Duration::from_millis(flags.uint("heartbeat-interval")),
             election_timeout: Duration::from_millis(flags.uint("election-timeout")),
             pre_vote: flags.boolean("pre-vote"),

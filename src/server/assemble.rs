@@ -10,7 +10,7 @@ use super::lease_routing::LeaseRouting;
 use super::leases::Leases;
 use super::peers::{self, RemoteLeases, Started};
 use super::waiters::Waiters;
-use super::{publish, sick_disk, version};
+use super::{alone, publish, sick_disk, version};
 use crate::config::Config;
 use crate::grpc::election::ElectionService;
 use crate::grpc::lease::LeaseService;
@@ -91,10 +91,11 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
     let options = raft::Options { memory_bytes: config.memory_budget_bytes, ..raft::Options::default() };
     let (directory, results) = (member_dir(&config), sink.clone());
-    let opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results))
+    let mut opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results))
         .await
         .map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
     let (engine, state, committed) = (opened.engine.clone(), opened.state.clone(), opened.committed);
+    let forced = if config.force_new_cluster { alone::force(&config, stored, &mut opened).await? } else { None };
     let new = !opened.has_vote && state.applied().is_none() && !stored.joins;
     if new {
         bootstrap::refuse_bootstrapped(&config, stored).await?;
@@ -111,6 +112,9 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let leases = LeaseRouting::new(clock.clone(), there, server.config.request_timeout());
     member.set_leases(clock.clone());
     let hub = Hub::new(Arc::new(StateHistory(server.state.clone())));
+    if let Some(forced) = forced {
+        applied(&server, forced, stop).await;
+    }
     serve_peers(&server, service, peer)?;
     tokio::spawn(hub.clone().follow(stop.clone()));
     tokio::spawn(hub.clone().catch_up(stop.clone()));
@@ -139,6 +143,19 @@ fn look_after_the_cluster(server: &Arc<Server>, stored: &Stored, stop: &Cancella
     if !stored.joins {
         let (member, until, founders) = (server.clone(), stop.clone(), stored.founders.clone());
         tokio::spawn(async move { publish::name_founders(&member, &founders, &until).await });
+    }
+}
+
+/// Until the entry that forced a cluster of one is applied: only from then on the others are known as removed, and refused. The wait ends
+/// with the store, too.
+async fn applied(server: &Server, position: LogPosition, stop: &CancellationToken) {
+    let (mut failed, mut members) = (server.engine.failure(), server.state.members_changed());
+    let reached =
+        async { while server.state.applied().is_none_or(|applied| applied.index < position.index) && members.changed().await.is_ok() {} };
+    tokio::select! {
+        () = reached => {}
+        _ = failed.wait_for(Option::is_some) => {}
+        () = stop.cancelled() => {}
     }
 }
 

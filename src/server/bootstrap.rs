@@ -6,6 +6,8 @@
 //! | empty | new | does one know this id as started? then refuse | identity from the flags |
 //! | empty | existing | who are the members? | identity from the one with our URLs |
 //! | holds an etcd's database | | no | refuse, touch nothing |
+//!
+//! `--force-new-cluster` (`alone.rs`) needs an identity and data.
 
 use super::identity::{self, Founder, IdentityError, Stored};
 use super::remote::{self, Remote};
@@ -52,6 +54,18 @@ pub enum BootstrapError {
     AlreadyBootstrapped(u64),
     #[error("the member has been permanently removed from the cluster; data-dir used by this member must be removed: {}", .0.display())]
     Removed(PathBuf),
+    #[error("--force-new-cluster needs the data of a member, and {} holds none; without the flag this member founds or joins a cluster", .0.display())]
+    NothingToForce(PathBuf),
+    #[error(
+        "--force-new-cluster: member {0:x} has no vote, so writes that were acknowledged may be missing here; \
+         take the data dir of a member that voted"
+    )]
+    ForcedLearner(u64),
+    #[error(
+        "--force-new-cluster: the majority isn't lost, {alive} of {voters} voters answer beside this one; start without the flag. \
+         If they are not to go on, stop them first"
+    )]
+    MajorityLives { alive: String, voters: usize },
     #[error("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs")]
     NoPeerAnswers,
     #[error("error validating peerURLs {0}: member count is unequal")]
@@ -115,6 +129,9 @@ pub async fn identify(config: &Config) -> Result<Stored, BootstrapError> {
         refuse_another(config, &directory, &stored)?;
         warn_of_loose_mode(&config.data_dir);
         return Ok(stored);
+    }
+    if config.force_new_cluster {
+        return Err(BootstrapError::NothingToForce(directory));
     }
     let stored = if config.join_existing { join(config).await? } else { found(config).await? };
     identity::save(&directory, &stored)?;

@@ -1,5 +1,6 @@
 //! A member's parts, without verbs of its own.
 
+mod alone;
 pub mod assemble;
 pub mod boot;
 pub mod bootstrap;

@@ -7,10 +7,11 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use prost::Message;
 use rusd_storage::command::{ApplyResult, Proposal, Put, proposal::Command};
 use rusd_storage::engine;
-use rusd_storage::raft::types::{Entry, Payload, TypeConfig, log_id};
+use rusd_storage::raft::types::{Entry, Membership, Node, Payload, TypeConfig, log_id};
 use rusd_storage::raft::{LogStore, Opened, Options, ResultSink, StateMachine, open};
 use rusd_storage::snapshot::{Receiver, SnapshotData};
 use rusd_storage::{LogPosition, StorageError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -133,4 +134,41 @@ async fn a_build_of_nothing_is_no_error() {
     let mut opened = opened(directory.path()).expect("a new store");
     let snapshot = opened.state_machine.get_snapshot_builder().await.build_snapshot().await.expect("openraft would end at an error");
     assert_eq!(snapshot.meta.last_log_id, None);
+}
+
+async fn append(store: &Opened, entries: &[Entry]) {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let records = entries.iter().map(rusd_storage::raft::log_store::encode).collect();
+    store.engine.append(records, Box::new(move |result| drop(sender.send(result))));
+    receiver.await.expect("answered").expect("durable");
+}
+
+/// Of all that it has in its log it knows nothing to be committed but the first entry, and it has voted in a later term than it has heard from.
+#[tokio::test]
+async fn who_goes_on_alone_keeps_its_whole_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = opened(directory.path()).expect("a new store");
+    let nodes: BTreeMap<u64, Node> = (1..=3).map(|id| (id, Node { peer_urls: vec![format!("http://m{id}")] })).collect();
+    let three = Membership::new(vec![BTreeSet::from([1, 2, 3])], nodes).expect("all have nodes");
+    assert_eq!(store.newest_membership().expect("readable").voter_ids().count(), 0);
+    let first = Entry::new(log_id(LogPosition::default()), Payload { command: None, membership: Some(three) });
+    let tail: Vec<Entry> = (1..3000).map(|index| put(index, &format!("key{index}"), "value")).collect();
+    append(&store, std::slice::from_ref(&first)).await;
+    append(&store, &tail).await;
+    apply(&mut store.state_machine, vec![first]).await;
+    store.log_store.save_vote(&rusd_storage::raft::types::Vote::new(7, 2)).await.expect("durable");
+    let forced = store.go_on_alone(3).await.expect("it has a node");
+    assert_eq!(forced, LogPosition { term: 8, index: 3000 });
+    drop(store);
+
+    let mut again = opened(directory.path()).expect("reopened");
+    assert_eq!(again.newest_membership().expect("readable").voter_ids().collect::<Vec<_>>(), [3]);
+    let vote = again.log_store.vote_cell().get().expect("a vote");
+    assert_eq!((vote.leader_id.term, vote.leader_id.voted_for, vote.committed), (8, 3, false));
+    let applied = again.state.applied().map_or(0, |at| at.index + 1);
+    let rest = openraft::RaftLogReader::try_get_log_entries(&mut again.log_store.clone(), applied..).await.expect("readable");
+    apply(&mut again.state_machine, rest).await;
+    assert_eq!((all(&again).kvs.len(), again.state.applied()), (2999, Some(forced)));
+    assert_eq!(again.state.members().iter().map(|member| member.id).collect::<Vec<_>>(), [3]);
+    assert!(again.state.is_removed(1) && again.state.is_removed(2));
 }

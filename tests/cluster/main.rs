@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alone;
 mod changes;
 mod crashes;
 mod leaving;

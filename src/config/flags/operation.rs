@@ -1,6 +1,6 @@
 //! Operating a member: logs, metrics, checks.
 
-use super::Class::{Built, Later, NoMeaning, Refused};
+use super::Class::{Built, Later, NoMeaning};
 use super::Kind::{Bool, Duration, Int, Text, Uint, Urls};
 use super::{Flag, flag};
 
@@ -126,13 +126,7 @@ pub const FEATURES: &[Flag] = &[
 
 /// What may lose data.
 pub const UNSAFE: &[Flag] = &[
-    flag(
-        "force-new-cluster",
-        Bool,
-        "false",
-        Refused("Recovery by a new cluster of one member"),
-        "Force to create a new one-member cluster",
-    ),
+    flag("force-new-cluster", Bool, "false", Built, "Force to create a new one-member cluster"),
     flag("unsafe-no-fsync", Bool, "false", NoMeaning, "Disables fsync, unsafe, will cause data loss"),
 ];
 

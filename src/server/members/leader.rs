@@ -115,7 +115,7 @@ impl Members {
             Some(Change::Remove(id)) => self.state.is_removed(*id),
             Some(Change::Promote(id)) => record(*id).is_some_and(is_voter),
             Some(Change::Update(update)) => record(update.id).is_some_and(|record| record.peer_urls == update.peer_urls),
-            None => true,
+            Some(Change::KeepOnly(_)) | None => true,
         }
     }
 
@@ -144,7 +144,9 @@ impl Members {
                 if left { Ok(()) } else { Err(Error::NotEnoughStarted) }
             }
             Some(Change::Promote(id)) => self.check_promotion(*id, members, change),
-            Some(Change::Update(_)) | None => Ok(self.state.would_change(change)?),
+            Some(Change::Update(_)) => Ok(self.state.would_change(change)?),
+            // Never proposed: a survivor writes it into its own log.
+            Some(Change::KeepOnly(_)) | None => Err(Rejection::MemberNotFound.into()),
         }
     }
 
@@ -200,7 +202,7 @@ fn next(change: &ChangeMember, mut effective: Effective) -> Result<Next, Error> 
             effective.voters.insert(*id);
         }
         Some(Change::Update(record)) => return Ok(Next::Moved(record.id, record.peer_urls.clone())),
-        None => return Err(Rejection::MemberNotFound.into()),
+        Some(Change::KeepOnly(_)) | None => return Err(Rejection::MemberNotFound.into()),
     }
     Ok(Next::Members(effective))
 }
@@ -212,6 +214,7 @@ fn describe(change: &ChangeMember) -> String {
         Some(Change::Remove(id)) => format!("removed {id:x}"),
         Some(Change::Promote(id)) => format!("promoted {id:x}"),
         Some(Change::Update(record)) => format!("{:x} has the peer URLs {}", record.id, record.peer_urls.join(",")),
+        Some(Change::KeepOnly(id)) => format!("only {id:x} is left"),
         None => "nothing".into(),
     }
 }

@@ -23,11 +23,12 @@ pub fn membership(rooms: &Rooms, position: LogPosition, membership: state::Membe
 
 /// A member record changes, together with the membership of the same entry.
 pub fn change(rooms: &Rooms, change: &ChangeMember) -> ApplyResult {
-    let changed = rooms.cluster.write().change(change)?;
-    match changed {
-        Some(Changed::Member(record)) => rooms.delta(delta::Delta::Member(record)),
-        Some(Changed::Removed(id)) => rooms.delta(delta::Delta::RemovedMember(id)),
-        None => {}
+    let changes = rooms.cluster.write().change(change)?;
+    for changed in changes {
+        rooms.delta(match changed {
+            Changed::Member(record) => delta::Delta::Member(record),
+            Changed::Removed(id) => delta::Delta::RemovedMember(id),
+        });
     }
     Ok(Response::Members { revision: rooms.store.revision(), members: rooms.cluster.read().members() })
 }

@@ -208,7 +208,7 @@ fn command(rooms: &Rooms, position: LogPosition, proposal: &Proposal) -> Result<
         Command::Alarm(change) => Ok(alarm::alarm(rooms, change)),
         Command::PublishMember(publish) => Ok(cluster::publish(rooms, publish)),
         Command::SetClusterVersion(set) => Ok(cluster::set_version(rooms, &set.version)),
-        Command::ChangeMember(change) => Ok(cluster::change(rooms, change)),
+        Command::ChangeMember(change) if change.change.is_some() => Ok(cluster::change(rooms, change)),
         other => Err(StorageError::UnknownCommand { index: position.index, detail: format!("{other:?}").chars().take(40).collect() }),
     }
 }

@@ -25,33 +25,43 @@ pub enum Changed {
 
 impl Cluster {
     /// Applies a membership change to the records; the refusals are etcd's (contract b.12).
-    pub fn change(&mut self, change: &ChangeMember) -> Result<Option<Changed>, Rejection> {
+    pub fn change(&mut self, change: &ChangeMember) -> Result<Vec<Changed>, Rejection> {
         match &change.change {
-            None => Ok(None),
-            Some(Change::Add(record)) => self.add(record).map(Some),
+            None => Ok(Vec::new()),
+            Some(Change::Add(record)) => Ok(vec![self.add(record)?]),
             Some(Change::Remove(id)) => {
                 self.must_exist(*id)?;
                 self.remove(*id);
-                Ok(Some(Changed::Removed(*id)))
+                Ok(vec![Changed::Removed(*id)])
             }
-            Some(Change::Promote(id)) => {
-                self.must_exist(*id)?;
-                let record = self.members.get_mut(id).ok_or(Rejection::MemberNotFound)?;
-                if !record.is_learner && !record.pending_voter {
-                    return Err(Rejection::MemberNotLearner);
-                }
-                record.is_learner = false;
-                record.pending_voter = false;
-                Ok(Some(Changed::Member(record.clone())))
-            }
+            Some(Change::Promote(id)) => Ok(vec![self.promote(*id)?]),
+            Some(Change::KeepOnly(id)) => self.keep_only(*id),
             Some(Change::Update(update)) => {
                 self.must_exist(update.id)?;
                 self.urls_must_be_free(update)?;
                 let record = self.members.get_mut(&update.id).ok_or(Rejection::MemberNotFound)?;
                 record.peer_urls = sorted(&update.peer_urls);
-                Ok(Some(Changed::Member(record.clone())))
+                Ok(vec![Changed::Member(record.clone())])
             }
         }
+    }
+
+    fn promote(&mut self, id: u64) -> Result<Changed, Rejection> {
+        self.must_exist(id)?;
+        let record = self.members.get_mut(&id).ok_or(Rejection::MemberNotFound)?;
+        if !record.is_learner && !record.pending_voter {
+            return Err(Rejection::MemberNotLearner);
+        }
+        record.is_learner = false;
+        record.pending_voter = false;
+        Ok(Changed::Member(record.clone()))
+    }
+
+    fn keep_only(&mut self, id: u64) -> Result<Vec<Changed>, Rejection> {
+        self.must_exist(id)?;
+        let others: Vec<u64> = self.members.keys().copied().filter(|other| *other != id).collect();
+        others.iter().for_each(|other| self.remove(*other));
+        Ok(others.into_iter().map(Changed::Removed).collect())
     }
 
     fn add(&mut self, record: &MemberRecord) -> Result<Changed, Rejection> {

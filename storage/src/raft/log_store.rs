@@ -70,8 +70,14 @@ impl LogStore {
         self.vote.clone()
     }
 
+    /// A vote that was made durable without consensus.
+    pub(super) fn voted(&self, vote: Vote) {
+        self.vote.set(vote);
+        self.saved.lock().vote = Some(vote);
+    }
+
     /// Reads whole chunks until `end` or the first hole; `bytes_max` bounds the first chunk when `once`.
-    fn read(&self, mut first: u64, end: u64, once: bool) -> Result<Vec<Entry>, StorageError> {
+    pub(super) fn read(&self, mut first: u64, end: u64, once: bool) -> Result<Vec<Entry>, StorageError> {
         let mut entries = Vec::new();
         while first < end {
             let chunk = self.engine.read_log(first, end, REPLICATION_BYTES_MAX)?;

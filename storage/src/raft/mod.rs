@@ -1,5 +1,6 @@
 //! openraft's storage traits over the engine and the state. One of the three places that name openraft.
 
+mod alone;
 pub mod log_store;
 mod responder;
 mod state_machine;

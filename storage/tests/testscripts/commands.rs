@@ -146,13 +146,14 @@ fn record(words: &mut Words<'_>) -> MemberRecord {
     }
 }
 
-/// A change of a member's record: `add [+voter] ID URL...`, `remove ID`, `promote ID`, `update ID URL...`.
+/// A change of a member's record: `add [+voter] ID URL...`, `remove ID`, `promote ID`, `keep-only ID`, `update ID URL...`.
 pub fn change(words: &mut Words<'_>) -> change_member::Change {
     match words.next() {
         "add" => change_member::Change::Add(record(words)),
         "update" => change_member::Change::Update(record(words)),
         "remove" => change_member::Change::Remove(words.number()),
         "promote" => change_member::Change::Promote(words.number()),
+        "keep-only" => change_member::Change::KeepOnly(words.number()),
         other => panic!("{other:?} is no change of a member"),
     }
 }

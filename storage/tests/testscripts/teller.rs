@@ -145,7 +145,11 @@ impl Teller {
                 self.nodes.entry(record.id).and_modify(|node| node.peer_urls.clone_from(&record.peer_urls));
             }
             Change::Promote(id) if self.nodes.contains_key(id) => drop(self.voters.insert(*id)),
-            Change::Promote(_) => {}
+            Change::KeepOnly(id) if self.nodes.contains_key(id) => {
+                self.voters = [*id].into();
+                self.nodes.retain(|node, _| node == id);
+            }
+            Change::Promote(_) | Change::KeepOnly(_) => {}
             Change::Remove(id) => {
                 self.voters.remove(id);
                 self.nodes.remove(id);
