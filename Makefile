@@ -37,7 +37,7 @@ single-node: ## a newcomer's first minutes with one member, on the default ports
 	tools/build.sh etcdctl
 	scripts/single-node-test.sh
 
-multi-node: ## the validation plan T1..T8 on real processes
+multi-node: ## the validation plan T1..T14 on real processes
 	tools/build.sh etcdctl grpcurl
 	scripts/multi-node-test.sh
 

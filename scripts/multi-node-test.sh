@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The validation plan on real processes: T1 election, T2 replication, T3 linearizable reads on followers,
 # T4 kill -9 of the leader, T5 rejoin, T6 partition of the leader (in network namespaces made here; needs
-# root and iproute2, else it is skipped loudly), T7 five members, T8 rolling kills.
+# root and iproute2, else it is skipped loudly), T7 five members, T8 rolling kills. With changes of the
+# membership: T9 grow 1 to 5, T10 shrink 5 to 1, T11 replace a dead member, T12 a learner, T13 a lost
+# majority, T14 a rolling restart.
 #
 # multi-node-test.sh [--only T4] [--keep]     RUSD_BIN and ETCDCTL choose the binaries.
 set -uo pipefail
@@ -40,14 +42,14 @@ eventually() { # eventually SECONDS COMMAND...
     local end=$((SECONDS + $1)); shift
     until "$@"; do [ "$SECONDS" -lt "$end" ] || return 1; sleep 0.1; done
 }
-start() { # start MEMBER SIZE
-    local i=$1 j c=""
-    for j in $(seq "$2"); do c+=",rusd$j=$(peer "$j")"; done
+run() { # run MEMBER STATE MEMBERS FLAGS...: a process of MEMBER, told that the cluster is or has MEMBERS
+    local i=$1 state=$2 j c=""; for j in $3; do c+=",rusd$j=$(peer "$j")"; done; shift 3
     ${ns:+ip netns exec "$ns$i"} "$bin" --name "rusd$i" --data-dir "$dir/rusd$i" --listen-client-urls "$(ep "$i")" --advertise-client-urls "$(ep "$i")" \
         --listen-peer-urls "$(peer "$i")" --initial-advertise-peer-urls "$(peer "$i")" \
-        --initial-cluster "${c#,}" --initial-cluster-state new --initial-cluster-token multi-node >>"$dir/rusd$i.log" 2>&1 </dev/null &
+        --initial-cluster "${c#,}" --initial-cluster-state "$state" --initial-cluster-token multi-node "$@" >>"$dir/rusd$i.log" 2>&1 </dev/null &
     pid[$i]=$!
 }
+start() { run "$1" new "$(seq "$2")"; } # start MEMBER SIZE
 slay() { [ -z "${pid[$1]:-}" ] || { kill -9 "${pid[$1]}"; wait "${pid[$1]}"; unset "pid[$1]"; } 2>/dev/null; }
 healthy() { e "$1" endpoint health >/dev/null; }
 cluster() { # cluster SIZE: a fresh one
@@ -139,7 +141,83 @@ T8() { local i w n=0 k missing=0; cluster 3; : >"$dir/acked"
     check "rusd1 and rusd2 are equal" eventually 10 same 2 1
     check "rusd1 and rusd3 are equal" eventually 10 same 3 1; }
 
-for t in T1 T2 T3 T4 T5 T6 T7 T8; do
+id_of() { # id_of MEMBER ASKED
+    e "$2" member list | awk -F', ' -v url="$(peer "$1")" '$4 == url { print $1 }'; }
+size() { test "$(e "$1" member list | grep -c ', started,')" = "$2"; }
+added() { # added MEMBER ASKED FLAGS...: etcdctl's answer is kept in out
+    local i=$1 at=$2; shift 2; e "$at" member add "rusd$i" --peer-urls="$(peer "$i")" "$@" >"$dir/out"; }
+removed() { e "$2" member remove "$(id_of "$1" "$2")" >/dev/null; }
+join() { # join MEMBER OTHERS...: an added member's first start
+    local i=$1; rm -rf "$dir/rusd$i"; run "$i" existing "$*"; check "rusd$i joins" eventually 30 healthy "$i"; }
+leads() { [ "$(leader)" = "$1" ] || e "$(leader)" move-leader "$(id_of "$1" "$1")" >/dev/null; }
+ended() { ! kill -0 "${pid[$1]}" 2>/dev/null; }
+ended_well() { local code; eventually 15 ended "$1" || return 1; wait "${pid[$1]}"; code=$?; unset "pid[$1]"; return $code; }
+stop() { kill -TERM "${pid[$1]}"; ended_well "$1"; }
+write() { # write MEMBER...: writes w1, w2, .. with all of them as endpoints, until rest
+    rm -f "$dir/stop"; : >"$dir/acked"; : >"$dir/failed"
+    (n=0; while [ ! -e "$dir/stop" ]; do n=$((n + 1))
+        if "$ctl" --endpoints="$(eps "$@")" put "w$n" "$n" >/dev/null 2>>"$dir/failed"; then echo "w$n" >>"$dir/acked"; fi; done) & writer=$!
+    check "writes begin" eventually 20 test -s "$dir/acked"; }
+rest() { touch "$dir/stop"; wait "$writer"; writer=""; rm "$dir/stop"; }
+has_acked() { e "$1" get "" --prefix --keys-only --consistency=s | sort >"$dir/keys"; [ -z "$(sort "$dir/acked" | comm -23 - "$dir/keys")" ]; }
+complete() { local i; for i in "$@"; do check "rusd$i has every acknowledged key" eventually 10 has_acked "$i"; done; }
+T9() { local i; cluster 1; write 1 2 3 4 5
+    for i in 2 3 4 5; do
+        check "rusd$i is added" eventually 20 added "$i" 1
+        # shellcheck disable=SC2046
+        join "$i" $(seq $((i - 1)))
+        check "rusd$i is given its vote, and can lead" eventually 20 leads "$i"; done
+    rest; check "all five have started" size 1 5; complete 1 2 3 4 5
+    for i in 2 3 4 5; do check "rusd1 and rusd$i are equal" eventually 10 same "$i" 1; done; }
+value_put() { e "$1" put "$2" x >/dev/null; }
+T10() { local n victim asked; cluster 5; write 1 2 3 4 5
+    for n in 4 3 2 1; do
+        eventually 10 leader >/dev/null; victim=$(leader); [ $((n % 2)) = 0 ] || victim=$(other "$victim"); asked=$(other "$victim")
+        check "rusd$victim is removed, $n stay$([ "$victim" = "$(leader)" ] && echo ' (it leads)')" eventually 20 removed "$victim" "$asked"
+        check "it ends by itself" ended_well "$victim"
+        check "the others write" eventually 10 value_put "$asked" "left$n"; done
+    rest; check "one member is left" size "$asked" 1; complete "$asked"; }
+T11() { local dead; cluster 3; write 1 2 3; eventually 10 leader >/dev/null; dead=$(leader); asked=$(other "$dead"); slay "$dead"
+    check "the dead one is removed" eventually 20 removed "$dead" "$asked"
+    check "and added again" eventually 20 added "$dead" "$asked"
+    check "etcdctl says how to start it" grep -q 'ETCD_INITIAL_CLUSTER_STATE="existing"' "$dir/out"
+    join "$dead" $(echo 1 2 3 | tr -d "$dead")
+    check "it is given its vote, and can lead" eventually 20 leads "$dead"
+    rest; check "three have started" size "$dead" 3; complete 1 2 3
+    check "rusd$dead and rusd$asked are equal" eventually 10 same "$dead" "$asked"; }
+promoted() { e "$2" member promote "$(id_of "$1" "$2")" >"$dir/out" 2>&1; }
+T12() { local early; cluster 3; e 1 put before learner >/dev/null
+    check "a learner is added" eventually 20 added 4 1 --learner
+    early=$("$ctl" --endpoints="$(ep 1)" member promote "$(id_of 4 1)" 2>&1)
+    check "promoted before it has started: refused" grep -q 'can only promote a learner member which is in sync with leader' <<<"$early"
+    rm -rf "$dir/rusd4"; run 4 existing "1 2 3 4"
+    check "it learns" eventually 20 test_read 4 before learner s
+    early=$("$ctl" --endpoints="$(ep 4)" get before 2>&1)
+    check "a linearizable read of a learner is refused" grep -q 'rpc not supported for learner' <<<"$early"
+    check "it can't be handed leadership" eval '! e "$(leader)" move-leader "$(id_of 4 1)" >/dev/null'
+    check "promoted once it is in sync" eventually 20 promoted 4 1
+    check "it serves linearizable reads" eventually 10 value 4 before learner
+    check "and can lead" eventually 20 leads 4; }
+test_read() { [ "$(e "$1" get "$2" --print-value-only --consistency="$4")" = "$3" ]; }
+more() { [ "$(wc -l <"$dir/acked")" -gt "$1" ]; }
+T13() { local i lead kept lost; cluster 3; write 1 2 3; eventually 10 leader >/dev/null; lead=$(leader); kept=$(other "$lead"); lost=$((6 - lead - kept))
+    # What is acknowledged after the first loss is at both that are left; the last of it may not be known to be committed.
+    slay "$lost"; i=$(wc -l <"$dir/acked"); check "two of three write" eventually 10 more "$i"; slay "$lead"; rest
+    check "without a majority nothing is written" eval "! e $kept --command-timeout=2s put lost majority >/dev/null"
+    stop "$kept"; run "$kept" new "1 2 3" --force-new-cluster
+    check "forced, the survivor is healthy alone" eventually 20 healthy "$kept"
+    check "it is the only member" test "$(e "$kept" member list | wc -l)" = 1
+    complete "$kept"; check "it writes" eval "e $kept put forced x >/dev/null"
+    stop "$kept"; run "$kept" new "1 2 3"; check "without the flag, too" eventually 20 healthy "$kept"
+    check "rusd$lost is added" eventually 20 added "$lost" "$kept"; join "$lost" "$kept"; check "and can lead" eventually 20 leads "$lost"
+    check "rusd$lead is added" eventually 20 added "$lead" "$kept"; join "$lead" "$lost" "$kept"; check "and can lead" eventually 20 leads "$lead"
+    complete 1 2 3; for i in "$lost" "$lead"; do check "rusd$i and rusd$kept are equal" eventually 10 same "$i" "$kept"; done; }
+T14() { local i; cluster 3; write 1 2 3
+    for i in 1 2 3; do check "rusd$i ends in order" stop "$i"; start "$i" 3; check "and is back" eventually 20 healthy "$i"
+        check "and follows" eventually 10 agree; done
+    rest; check "no write has failed" test ! -s "$dir/failed"; complete 1 2 3; }
+
+for t in T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T14; do
     [ -z "$only" ] || [ "$only" = $t ] || continue
     echo "$t"; $t
 done
