@@ -15,6 +15,7 @@ use crate::config::value::system_text;
 use crate::config::{Config, urls};
 use crate::grpc::ETCD_VERSION;
 use rusd_network::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+use rusd_storage::error::advice;
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,9 +33,9 @@ const ASK_EXISTING: Duration = Duration::from_secs(10);
 pub enum BootstrapError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("open {}: {}", path.display(), system_text(.error))]
+    #[error("open {}: {}{}", path.display(), system_text(.error), advice(.error))]
     Unreadable { path: PathBuf, error: std::io::Error },
-    #[error("cannot access data directory: open {}: {}", path.display(), system_text(.error))]
+    #[error("cannot access data directory: open {}: {}{}", path.display(), system_text(.error), advice(.error))]
     Unwritable { path: PathBuf, error: std::io::Error },
     #[error("{} holds the data of an etcd; importing it is to come, nothing was touched. Choose another --data-dir", .0.display())]
     Foreign(PathBuf),
@@ -78,7 +79,8 @@ pub enum BootstrapError {
     NotRusd,
     #[error("membership: too many learner members in cluster")]
     TooManyLearners,
-    #[error("{} belongs to member {stored:x}, whose peer URLs were {theirs}, but these flags are those of {name:?} ({ours})", path.display())]
+    #[error("{} belongs to member {stored:x}, whose peer URLs were {theirs}, but these flags are those of {name:?} ({ours}). \
+         Give it the --data-dir of its own", path.display())]
     AnotherMembers { path: PathBuf, stored: u64, theirs: String, name: String, ours: String },
 }
 

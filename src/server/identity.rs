@@ -6,6 +6,7 @@
 
 use crate::config::value::system_text;
 use rand::Rng;
+use rusd_storage::error::advice;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use std::fs::{self, File, OpenOptions};
@@ -66,7 +67,7 @@ struct Sealed {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The system failed.
-    #[error("{action} {}: {error}", path.display())]
+    #[error("{action} {}: {}{}", path.display(), system_text(.error), advice(.error))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -76,7 +77,7 @@ pub enum IdentityError {
         error: io::Error,
     },
     /// No directory to write it to.
-    #[error("cannot access data directory: mkdir {}: {}", path.display(), system_text(.error))]
+    #[error("cannot access data directory: mkdir {}: {}{}", path.display(), system_text(.error), advice(.error))]
     Directory {
         /// Which.
         path: PathBuf,
@@ -92,7 +93,7 @@ pub enum IdentityError {
         detail: String,
     },
     /// A later version wrote it.
-    #[error("{} has format {found}, this rusd knows {FORMAT}", path.display())]
+    #[error("{} has format {found}, this rusd knows {FORMAT}. Start it with the version of rusd that wrote it", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -164,7 +165,7 @@ pub fn load(member_dir: &Path) -> Result<Option<Stored>, IdentityError> {
     let path = member_dir.join(FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return none_or_lost(member_dir, path),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(IdentityError::Damaged { path, detail: error.to_string() }),
         Err(error) => return Err(IdentityError::Io { action: "read", path, error }),
     };
@@ -180,6 +181,14 @@ pub fn load(member_dir: &Path) -> Result<Option<Stored>, IdentityError> {
         return Err(damaged(format!("its checksum is {sum}, it says {}", sealed.sha1)));
     }
     Ok(Some(sealed.identity))
+}
+
+/// It is written first and never removed, so that a store without it has lost it; under a new one it would be a member that forgets.
+fn none_or_lost(member_dir: &Path, path: PathBuf) -> Result<Option<Stored>, IdentityError> {
+    match ["FORMAT", "CURRENT"].iter().find(|name| member_dir.join(name).exists()) {
+        Some(name) => Err(IdentityError::Damaged { path, detail: format!("it is missing, but {name} is there") }),
+        None => Ok(None),
+    }
 }
 
 /// Writes the file durably, directories included. What another process wrote meanwhile is kept and refused here.
@@ -293,7 +302,7 @@ mod tests {
         }
         let later = String::from_utf8(good).expect("JSON").replace("\"format\": 1", "\"format\": 9");
         fs::write(&path, later).expect("it writes");
-        assert!(load(directory.path()).expect_err("unknown").to_string().ends_with("has format 9, this rusd knows 1"));
+        assert!(load(directory.path()).expect_err("unknown").to_string().contains("has format 9, this rusd knows 1"));
     }
 
     fn load_from(text: &[u8]) -> Stored {

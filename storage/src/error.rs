@@ -26,7 +26,7 @@ pub enum StorageError {
         detail: String,
     },
     /// The store was written by a version that this one does not know.
-    #[error("{} has storage format {found}, this rusd knows {known}", path.display())]
+    #[error("{} has storage format {found}, this rusd knows {known}. Start it with the version of rusd that wrote it", path.display())]
     UnknownFormat {
         /// The format file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum StorageError {
         known: u32,
     },
     /// Another process holds the data dir.
-    #[error("data dir {} is in use by another process", .0.display())]
+    #[error("data dir {} is in use by another process. Stop it first, or choose another --data-dir", .0.display())]
     Locked(PathBuf),
     /// The writer thread is gone, because of an earlier error or at exit.
     #[error("storage is closed: {0}")]
@@ -49,6 +49,16 @@ pub enum StorageError {
         /// What was found.
         detail: String,
     },
+}
+
+/// What an operator can do about a failure of the system, to be put behind its sentence; empty where only he knows.
+pub fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ". Make room on that disk, nothing is lost",
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ". Let the server write there",
+        std::io::ErrorKind::NotADirectory => ". Move the file away that stands where a directory must be, or choose another --data-dir",
+        _ => "",
+    }
 }
 
 impl From<StorageError> for std::io::Error {

@@ -75,6 +75,12 @@ impl Disk {
         self.mount().expect("it was mounted before");
     }
 
+    /// Mounts it read-only, or writable again.
+    #[allow(dead_code)] // For `tests/store_faults` alone.
+    pub fn allow_writes(&mut self, allowed: bool) {
+        run(if allowed { "mount -o remount,rw" } else { "mount -o remount,ro" }, &[&self.mount]).expect("it is mounted");
+    }
+
     /// Fills it to the last block.
     pub fn fill(&self) {
         let mut file = File::create(self.ballast()).expect("a file");

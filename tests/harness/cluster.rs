@@ -165,6 +165,22 @@ impl Cluster {
         self.members[member].process().wait_line(READY).await;
     }
 
+    /// Until it has logged [`READY`] (true) or has ended.
+    pub async fn begins_or_ends(&mut self, member: usize) -> bool {
+        let process = self.members[member].process();
+        let deadline = std::time::Instant::now() + super::PATIENCE;
+        loop {
+            if process.line(READY).is_some() {
+                return true;
+            }
+            if process.ended().is_some() {
+                return false;
+            }
+            assert!(std::time::Instant::now() < deadline, "neither ready nor ended:\n{}", super::process::tail(&process.log()));
+            tokio::time::sleep(super::POLL).await;
+        }
+    }
+
     /// Until all that run are ready.
     pub async fn wait_all(&mut self) {
         for member in 0..self.len() {

@@ -7,7 +7,7 @@
 //! | `CURRENT` | name of the Db directory in use; replaced by one durable rename |
 //! | `db-N/` | a sled Db; any but the current one is a partial install and is removed at open |
 
-use crate::error::StorageError;
+use crate::error::{StorageError, advice};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,7 +24,7 @@ const CREATING: &str = "creating";
 /// Turns an io::Error into ours.
 pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
     let path = path.to_path_buf();
-    move |error| StorageError::Io { action, path, detail: error.to_string() }
+    move |error| StorageError::Io { action, path, detail: format!("{error}{}", advice(&error)) }
 }
 
 /// The locked member directory.
@@ -127,7 +127,7 @@ impl Directory {
         let path = self.path.join("CURRENT");
         let damaged = |detail: String| StorageError::Damaged { path: path.clone(), what: "pointer to the current Db".into(), detail };
         let text = fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
-        let (name, sum) = text.trim_end().split_once(' ').ok_or_else(|| damaged(format!("{text:?}")))?;
+        let (name, sum) = text.strip_suffix('\n').and_then(|text| text.split_once(' ')).ok_or_else(|| damaged(format!("{text:?}")))?;
         if sum != format!("{:08x}", crc32c::crc32c(name.as_bytes())) {
             return Err(damaged(format!("{text:?}")));
         }

@@ -351,7 +351,7 @@ fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
 fn guarded<T>(path: &Path, what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) => Err(StorageError::Io { action: "use", path: path.join("db"), detail: error.to_string() }),
+        Ok(Err(sled::Error::Io(error))) => Err(io("use", &path.join("db"))(error)),
         Ok(Err(error)) => Err(StorageError::Damaged { path: path.join("db"), what: what.into(), detail: error.to_string() }),
         Err(_) => Err(StorageError::Damaged { path: path.join("db"), what: what.into(), detail: "the storage library gave up".into() }),
     }
