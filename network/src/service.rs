@@ -34,6 +34,8 @@ pub trait Local: Send + Sync + 'static {
     fn ping(&self, from: u64) -> pb::PingResponse;
     /// A membership change, to be made if this member leads.
     async fn change_member(&self, request: pb::ChangeMemberRequest) -> pb::ChangeMemberResponse;
+    /// The hash of its history.
+    async fn hash(&self, question: pb::HashQuestion) -> pb::HashAnswer;
     /// Keep-alives and times to live, if this member leads.
     async fn leases(&self, request: pb::LeaseForwardRequest) -> Result<pb::LeaseForwardResponse, Status>;
 }
@@ -261,6 +263,11 @@ impl RaftInternal for Service {
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingResponse>, Status> {
         let caller = self.0.admit(&request)?;
         Ok(Response::new(self.0.local.ping(caller.member_id)))
+    }
+
+    async fn hash(&self, request: Request<pb::HashQuestion>) -> Result<Response<pb::HashAnswer>, Status> {
+        self.0.admit(&request)?;
+        Ok(Response::new(self.0.local.hash(request.into_inner()).await))
     }
 
     async fn change_member(&self, request: Request<pb::ChangeMemberRequest>) -> Result<Response<pb::ChangeMemberResponse>, Status> {

@@ -10,7 +10,7 @@ mod operation;
 mod security;
 
 use old::OLD;
-pub use old::{GATES, Old};
+pub use old::{BUILT_GATES, GATES, Old};
 
 /// What a value must look like; the names follow Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,12 @@ pub struct Config {
     pub join_existing: bool,
     /// `--force-new-cluster`.
     pub force_new_cluster: bool,
+    /// `--corrupt-check-time`; zero = at our own pace.
+    pub corrupt_check_time: Duration,
+    /// `--compact-hash-check-time`; never zero.
+    pub compact_hash_check_time: Duration,
+    /// The feature gate `InitialCorruptCheck`.
+    pub initial_corrupt_check: bool,
     /// `--heartbeat-interval`.
     pub heartbeat_interval: Duration,
     /// `--election-timeout`.
@@ -126,6 +132,9 @@ impl Config {
             initial_cluster_token: flags.text("initial-cluster-token").into(),
             join_existing: flags.text("initial-cluster-state") == "existing",
             force_new_cluster: flags.boolean("force-new-cluster"),
+            corrupt_check_time: flags.duration("corrupt-check-time"),
+            compact_hash_check_time: flags.duration("compact-hash-check-time"),
+            initial_corrupt_check: flags.gate("InitialCorruptCheck"),
             heartbeat_interval: Duration::from_millis(flags.uint("heartbeat-interval")),
             election_timeout: Duration::from_millis(flags.uint("election-timeout")),
             pre_vote: flags.boolean("pre-vote"),

@@ -185,8 +185,10 @@ impl Flags {
                 _ => {}
             }
         }
-        if !self.gates.is_empty() && !self.given.contains_key("feature-gates") {
-            self.note(true, "feature gates are accepted, but not built yet, so they have no effect", "feature-gates");
+        let idle = |gate: &str| !flags::BUILT_GATES.contains(&gate);
+        let idle: Vec<String> = self.gates.keys().filter(|gate| idle(gate)).map(ToString::to_string).collect();
+        for gate in idle {
+            self.note(true, "this feature gate is accepted, but not built yet, so it has no effect", &gate);
         }
     }
 

@@ -5,7 +5,8 @@ use crate::pb::etcdserverpb as pb;
 use crate::server::Error;
 use pb::kv_server::Kv;
 use rusd_storage::KeyValue;
-use rusd_storage::command::{self, Compact, DeleteRange, Put, Range, proposal::Command};
+use rusd_storage::Rejection;
+use rusd_storage::command::{self, AlarmType, Compact, DeleteRange, Put, Range, proposal::Command};
 use rusd_storage::mvcc::{RangeResult, Store};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -113,8 +114,11 @@ fn weight_of(response: &command::Response) -> usize {
 }
 
 impl Api {
-    /// Makes sure that the local state is fresh enough for a read. A learner serves none that must be linearizable.
+    /// Makes sure that the local state is fresh enough for a read, and not known to be wrong. A learner serves none that must be linearizable.
     pub(super) async fn catch_up(&self, serializable: bool) -> Result<(), Status> {
+        if self.server.state.is_alarmed(self.server.identity.member_id, AlarmType::Corrupt) {
+            return Err(Error::from(Rejection::Corrupt).into());
+        }
         if serializable {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use super::lease_routing::LeaseRouting;
 use super::leases::Leases;
 use super::peers::{self, RemoteLeases, Started};
 use super::waiters::Waiters;
-use super::{alone, publish, sick_disk, version};
+use super::{alone, corruption, publish, sick_disk, version};
 use crate::config::Config;
 use crate::grpc::election::ElectionService;
 use crate::grpc::lease::LeaseService;
@@ -140,6 +140,8 @@ fn look_after_the_cluster(server: &Arc<Server>, stored: &Stored, stop: &Cancella
     tokio::spawn(async move { version::decide(&member, member.members.presence(), &until).await });
     let (member, until) = (server.clone(), stop.clone());
     tokio::spawn(async move { sick_disk::watch(&member, &until).await });
+    let (member, until) = (server.clone(), stop.clone());
+    tokio::spawn(async move { corruption::watch(&member, &until).await });
     if !stored.joins {
         let (member, until, founders) = (server.clone(), stop.clone(), stored.founders.clone());
         tokio::spawn(async move { publish::name_founders(&member, &founders, &until).await });

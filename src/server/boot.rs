@@ -15,7 +15,7 @@ use super::bootstrap::{self, BootstrapError};
 use super::consensus::StartError;
 use super::ports::{Port, PortError, Ports};
 use super::publish::{self, PublishError};
-use super::{Server, notify};
+use super::{Server, corruption, notify};
 use crate::config::Config;
 use crate::grpc::front::Front;
 use crate::grpc::outflow::Outflow;
@@ -70,6 +70,8 @@ pub enum BootError {
     ConsensusStopped(String),
     #[error("the member has been permanently removed from the cluster")]
     Removed,
+    #[error("{}", super::bootstrap::corrupt(*.0))]
+    Inconsistent(u64),
     #[error("{}", super::bootstrap::wiped(*.0))]
     Wiped(u64),
 }
@@ -168,6 +170,14 @@ async fn serve_clients(
     };
     if stop.run_until_cancelled(caught_up).await.is_none() {
         return Ok(());
+    }
+    // Only a restart has anything to compare.
+    if server.config.initial_corrupt_check && member.committed.is_some() {
+        match stop.run_until_cancelled(corruption::initial_is_fine(server)).await {
+            None => return Ok(()),
+            Some(false) => return Err(BootError::Inconsistent(server.identity.member_id)),
+            Some(true) => {}
+        }
     }
     match publish::publish(server, stop).await {
         Err(PublishError::Stopped) => return Ok(()),

@@ -103,6 +103,14 @@ pub fn wiped(id: u64) -> String {
     format!("member {id:x} has been started with another data dir before. {}", again(id))
 }
 
+/// What to do about a member whose history isn't that of the others.
+pub fn corrupt(id: u64) -> String {
+    format!(
+        "{id:x} found data inconsistency with peers. Its history can't be trusted: remove it (etcdctl member remove {id:x}) and add it \
+         again with an empty data dir"
+    )
+}
+
 const REMOVED: &str = "REMOVED";
 
 /// Marks the data dir as that of a member that was removed, so that the next start needs no peer to find out.

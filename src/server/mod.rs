@@ -6,6 +6,7 @@ pub mod boot;
 pub mod bootstrap;
 pub mod compactor;
 pub mod consensus;
+mod corruption;
 pub mod error;
 pub mod hand_over;
 pub mod identity;

@@ -7,9 +7,9 @@ use super::leases::{LeaderLeases, TimeToLive};
 use super::members::Members;
 use super::propose::Propose;
 use super::read::Read;
-use super::sick_disk;
 use super::snapshots::Snapshots;
 use super::waiters::Waiters;
+use super::{corruption, sick_disk};
 use crate::config::Config;
 use crate::grpc::ETCD_VERSION;
 use futures::future::BoxFuture;
@@ -224,6 +224,10 @@ impl Local for Member {
             disk_is_slow: sick_disk::is_sick(&self.disk.engine, self.disk.election_timeout),
             etcd_version: ETCD_VERSION.into(),
         }
+    }
+
+    async fn hash(&self, question: pb::HashQuestion) -> pb::HashAnswer {
+        corruption::answer(&self.state, question).await
     }
 
     async fn change_member(&self, request: pb::ChangeMemberRequest) -> pb::ChangeMemberResponse {

@@ -5,6 +5,7 @@ mod harness;
 
 mod alone;
 mod changes;
+mod corruption;
 mod crashes;
 mod leaving;
 mod moving;

@@ -98,7 +98,7 @@ pub const MEMBER: &[Flag] = &[
         "feature-gates",
         Gates,
         "",
-        Later("feature gates"),
+        Built,
         "A set of key=value pairs that describe server level feature gates for alpha/experimental features",
     ),
 ];

@@ -28,6 +28,9 @@ pub const GATES: &[(&str, bool)] = &[
     ("TxnModeWriteWithSharedBuffer", true),
 ];
 
+/// Those that are heeded, or whose work is always done.
+pub const BUILT_GATES: &[&str] = &["CompactHashCheck", "InitialCorruptCheck"];
+
 /// Flags of etcd 3.5 and 3.6, and those that etcd itself ignores.
 pub(super) const OLD: &[(&str, Old)] = &[
     ("experimental-initial-corrupt-check", Old::Gate("InitialCorruptCheck")),

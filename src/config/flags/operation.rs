@@ -75,14 +75,8 @@ pub const TRACING: &[Flag] = &[
 
 /// What etcd once called experimental.
 pub const FEATURES: &[Flag] = &[
-    flag("corrupt-check-time", Duration, "0s", Later("corruption checks"), "Duration of time between cluster corruption check passes"),
-    flag(
-        "compact-hash-check-time",
-        Duration,
-        "1m0s",
-        Later("corruption checks"),
-        "Duration of time between leader checks followers compaction hashes",
-    ),
+    flag("corrupt-check-time", Duration, "0s", Built, "Duration of time between cluster corruption check passes"),
+    flag("compact-hash-check-time", Duration, "1m0s", Built, "Duration of time between leader checks followers compaction hashes"),
     flag(
         "compaction-batch-limit",
         Int,

@@ -23,6 +23,10 @@ impl Alarms {
     pub fn is_on(&self, kind: AlarmType) -> bool {
         self.on.range((kind as i32, 0)..=(kind as i32, u64::MAX)).next().is_some()
     }
+    /// Whether this member has it.
+    pub fn is_raised(&self, member_id: u64, kind: AlarmType) -> bool {
+        self.on.contains(&(kind as i32, member_id))
+    }
     /// All of them.
     pub fn all(&self) -> Vec<AlarmMember> {
         self.on.iter().map(|&(kind, member_id)| AlarmMember { member_id, r#type: kind }).collect()

@@ -134,6 +134,10 @@ impl State {
     pub fn alarms(&self) -> Vec<state::AlarmMember> {
         self.rooms().alarms.read().all()
     }
+    /// Whether a member has an alarm.
+    pub fn is_alarmed(&self, member_id: u64, kind: AlarmType) -> bool {
+        self.rooms.read().alarms.read().is_raised(member_id, kind)
+    }
     /// A lease, with its keys if asked.
     pub fn lease(&self, id: i64, keys: bool) -> Option<(state::Lease, Vec<Bytes>)> {
         let rooms = self.rooms();

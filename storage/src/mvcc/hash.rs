@@ -33,6 +33,19 @@ pub(super) struct Hashing {
 impl Store {
     /// etcd's HashKV (contract b.11): (hash, compact revision, hash revision). Revision 0 is the current one.
     pub fn hash_kv(&self, revision: i64) -> Result<(u32, i64, i64), ReadError> {
+        self.hash_kv_in_steps(revision, &mut || {})
+    }
+
+    /// The newest revision that has a hash from its compaction, if that still lives in memory.
+    pub fn newest_compaction_hash(&self) -> Option<i64> {
+        self.hashes.lock().back().map(|done| done.revision)
+    }
+
+    /// The same hash, with `between` called after every part of about a mebibyte. History stays where it is meanwhile.
+    ///
+    /// # Errors
+    /// See [`Self::hash_kv`].
+    pub fn hash_kv_in_steps(&self, revision: i64, between: &mut dyn FnMut()) -> Result<(u32, i64, i64), ReadError> {
         // 0 asks for the newest revision, but a compaction at 0 leaves a hash of its own.
         if revision != 0
             && let Some(cached) = self.hashes.lock().iter().find(|cached| cached.revision == revision)
@@ -52,7 +65,9 @@ impl Store {
             return Err(Rejection::Compacted.into());
         }
         let mut hashing = self.begin_hash(at, pin.compact_revision(), false);
-        while !self.hash_some(&mut hashing)? {}
+        while !self.hash_some(&mut hashing)? {
+            between();
+        }
         Ok((hashing.hash, hashing.compact_revision, at))
     }
 
