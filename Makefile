@@ -41,6 +41,11 @@ multi-node: ## the validation plan T1..T14 on real processes
 	tools/build.sh etcdctl grpcurl
 	scripts/multi-node-test.sh
 
+.PHONY: operations
+operations: ## every block of commands in docs/operations.md, in order
+	tools/build.sh etcdctl
+	scripts/operations-test.sh
+
 .PHONY: k8s
 k8s: ## a real Kubernetes apiserver on 1 and 3 members, which are killed under writes; the first build takes minutes
 	scripts/k8s-test.sh
