@@ -3,7 +3,6 @@
 //! A member that was wiped has forgotten its votes and the entries it acknowledged. So a call names the caller's data dir, and the one that
 //! the caller expects at the other end: either side finds out.
 
-use crate::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use rusd_storage::types::LogPosition;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
@@ -71,7 +70,7 @@ impl Caller {
 
     /// A caller of this version.
     pub fn new(cluster_id: u64, member_id: u64, data_dir_id: u64) -> Self {
-        let (version, oldest_version) = (PROTOCOL_VERSION, OLDEST_PROTOCOL_VERSION);
+        let (oldest_version, version) = crate::protocol();
         Self { cluster_id, member_id, data_dir_id, target_id: 0, target_data_dir_id: 0, version, oldest_version, membership: None }
     }
 }

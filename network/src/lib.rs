@@ -38,6 +38,17 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The oldest one it still speaks; members that have none in common refuse each other.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 
+/// Oldest and newest peer protocol that this process announces. `RUSD_TEST_PROTOCOL=OLDEST-NEWEST` makes it announce others, so that a test
+/// can mix releases that don't exist yet; what is spoken stays the same.
+pub fn protocol() -> (u32, u32) {
+    static ANNOUNCED: std::sync::OnceLock<(u32, u32)> = std::sync::OnceLock::new();
+    *ANNOUNCED.get_or_init(|| {
+        let text = std::env::var("RUSD_TEST_PROTOCOL").unwrap_or_default();
+        let announced = text.split_once('-').and_then(|(oldest, newest)| Some((oldest.parse().ok()?, newest.parse().ok()?)));
+        announced.unwrap_or((OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION))
+    })
+}
+
 /// What a member takes in one message, whatever its own `--max-request-bytes`: a smaller flag on one member must not stop its replication.
 pub const RECEIVE_LIMIT_BYTES: usize = 64 << 20;
 

@@ -14,7 +14,6 @@ use super::remote::{self, Remote};
 use crate::config::value::system_text;
 use crate::config::{Config, urls};
 use crate::grpc::ETCD_VERSION;
-use rusd_network::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 use rusd_storage::error::advice;
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
@@ -209,7 +208,8 @@ fn our_id(config: &Config, remote: &Remote) -> Result<u64, BootstrapError> {
 /// The peers must be rusds with a protocol that we speak, at a cluster version not above ours, nor more than one below.
 async fn check_compatible(remote: &Remote, id: u64) -> Result<(), BootstrapError> {
     let (oldest, newest) = remote.protocol.ok_or(BootstrapError::NotRusd)?;
-    if oldest.max(OLDEST_PROTOCOL_VERSION) > newest.min(PROTOCOL_VERSION) {
+    let (our_oldest, our_newest) = rusd_network::protocol();
+    if oldest.max(our_oldest) > newest.min(our_newest) {
         return Err(BootstrapError::Incompatible);
     }
     let others = remote.members.iter().filter(|member| member.id != id);

@@ -208,7 +208,7 @@ impl Local for Member {
             cluster_id: self.identity.cluster_id,
             member_id: self.identity.member_id,
             data_dir_id: self.identity.data_dir_id,
-            protocol_version: rusd_network::PROTOCOL_VERSION,
+            protocol_version: rusd_network::protocol().1,
             membership: self.state.membership_position().map(|at| LogPosition { term: at.term, index: at.index }),
             members: self.state.members(),
             removed_members: Vec::new(),
@@ -220,7 +220,7 @@ impl Local for Member {
         self.presence.heard(from);
         pb::PingResponse {
             data_dir_id: self.identity.data_dir_id,
-            protocol_version: rusd_network::PROTOCOL_VERSION,
+            protocol_version: rusd_network::protocol().1,
             disk_is_slow: sick_disk::is_sick(&self.disk.engine, self.disk.election_timeout),
             etcd_version: ETCD_VERSION.into(),
         }

@@ -34,7 +34,7 @@ pub async fn publish(server: &Server, cancel: &CancellationToken) -> Result<(), 
         name: server.config.name.clone(),
         client_urls: server.config.advertise_client_urls.clone(),
         data_dir_id: server.identity.data_dir_id,
-        protocol_version: rusd_network::PROTOCOL_VERSION,
+        protocol_version: rusd_network::protocol().1,
     };
     loop {
         let proposal = server.propose.submit_idempotent(proposal::Command::PublishMember(record.clone()));

@@ -47,7 +47,8 @@ pub const PROTOCOL_HEADER: &str = "X-Rusd-Protocol";
 
 /// Its value for this release.
 pub fn protocol_header() -> String {
-    format!("{}-{}", rusd_network::OLDEST_PROTOCOL_VERSION, rusd_network::PROTOCOL_VERSION)
+    let (oldest, newest) = rusd_network::protocol();
+    format!("{oldest}-{newest}")
 }
 
 /// The cluster version as a running member tells it.

@@ -9,7 +9,7 @@ use crate::writer::Writer;
 use bytes::Bytes;
 use prost::Message;
 use rusd::pb::etcdserverpb as pb;
-use rusd_storage::command::{ApplyResult, Proposal, proposal::Command};
+use rusd_storage::command::{ApplyResult, Proposal, Put, proposal::Command};
 use rusd_storage::engine::LogEntry;
 use rusd_storage::raft::{Options, ResultSink, open};
 use rusd_storage::types::LogPosition;
@@ -25,15 +25,14 @@ impl ResultSink for Nobody {
     fn advanced(&self, _: LogPosition) {}
 }
 
-/// Alters one put in the log of a member that is down and hasn't written it into its state yet, as a bug would that makes members apply
-/// the same entry differently. Every checksum is right.
-fn alter(data_dir: &Path, value: &'static str) {
+/// Alters one put in the log of a member that is down and hasn't written it into its state yet. Every checksum is right.
+pub fn alter(data_dir: &Path, with: impl Fn(Put) -> Vec<u8>) {
     let opened =
         open(&data_dir.join("member"), Options { memory_bytes: 64 << 20, ..Options::default() }, Arc::new(Nobody)).expect("it opens");
     let (oldest, last) = opened.engine.log_bounds().0.expect("it has a log");
     let first = opened.state.applied().map_or(oldest, |applied| applied.index + 1);
     let mut entries = opened.engine.read_log(first, last.index + 1, usize::MAX).expect("readable");
-    let at = entries.iter_mut().position(|entry| altered(entry, value)).expect("a put that isn't applied yet");
+    let at = entries.iter_mut().position(|entry| altered(entry, &with)).expect("a put that isn't applied yet");
     let (sender, done) = std::sync::mpsc::channel();
     let (after, results) = (sender.clone(), entries.split_off(at));
     opened.engine.truncate(first + at as u64, Box::new(move |result| sender.send(result).expect("awaited")));
@@ -42,15 +41,20 @@ fn alter(data_dir: &Path, value: &'static str) {
     opened.engine.close().expect("it closes");
 }
 
-fn altered(entry: &mut LogEntry, value: &'static str) -> bool {
+fn altered(entry: &mut LogEntry, with: &impl Fn(Put) -> Vec<u8>) -> bool {
     if entry.body.first().is_none_or(|byte| *byte == 0) {
         return false;
     }
-    let mut proposal = Proposal::decode(entry.body.clone()).expect("a proposal");
-    let Some(Command::Put(put)) = &mut proposal.command else { return false };
-    put.value = Bytes::from_static(value.as_bytes());
-    entry.body = proposal.encode_to_vec().into();
+    let proposal = Proposal::decode(entry.body.clone()).expect("a proposal");
+    let Some(Command::Put(put)) = proposal.command else { return false };
+    entry.body = with(put).into();
     true
+}
+
+/// As a bug would do it that makes members apply the same entry differently.
+fn wrong(put: Put) -> Vec<u8> {
+    let put = Put { value: Bytes::from_static(b"wrong"), ..put };
+    Proposal { command: Some(Command::Put(put)), ..Proposal::default() }.encode_to_vec()
 }
 
 async fn alarms(client: &Client) -> Option<Vec<(u64, i32)>> {
@@ -67,7 +71,7 @@ async fn altered_cluster(flags: &[&str]) -> (Cluster, u64) {
     }
     wait_equal(&cluster, &[0, 1, 2]).await;
     cluster.kill(1);
-    alter(&cluster.members[1].data_dir, "wrong");
+    alter(&cluster.members[1].data_dir, wrong);
     (cluster, id)
 }
 

@@ -10,5 +10,6 @@ mod crashes;
 mod leaving;
 mod moving;
 mod operator;
+mod versions;
 mod wiped;
 mod writer;
