@@ -107,6 +107,27 @@ fn a_cluster_outlives_the_sick_disk_of_its_leader() {
     });
 }
 
+/// Its syncs succeed, but each takes longer than an election timeout: it keeps the others waiting, until it hands over by itself.
+#[test]
+fn a_leader_on_a_slow_disk_hands_over() {
+    with_world(Spec::new(3, 4).shim(), |mut world| async move {
+        if world.shims.is_empty() {
+            return;
+        }
+        let trial = Trial::begin(&world, LOAD);
+        let leader = world.wait_leader().await;
+        world.shims[leader].slow(Duration::from_millis(700));
+        eventually("a hand-over", || async {
+            world.cluster.log(leader).contains("this leader's disk is sick, handing leadership over").then_some(())
+        })
+        .await;
+        let next = eventually("another leader", || async { world.cluster.leader().await.filter(|next| *next != leader) }).await;
+        world.wait_writes(next).await;
+        world.shims[leader].heal();
+        trial.judge(&mut world, Default::default()).await.assert_clean();
+    });
+}
+
 /// Nothing is acknowledged while nothing is durable, and everything goes on when the disk does.
 #[test]
 fn a_disk_that_hangs_holds_up_but_loses_nothing() {
