@@ -231,6 +231,7 @@ pub fn head_to(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
             log_position: membership.log_id().as_ref().map(log_id_to),
             membership: Some(membership_to_state(membership.membership())),
         }),
+        bytes: 0,
     }
 }
 

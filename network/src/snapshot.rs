@@ -19,6 +19,9 @@ type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 /// The receiver syncs and switches after the last part; it gets this many idle times for that.
 const INSTALL_IDLE_TIMES: u32 = 20;
 
+/// What must stay free beside a received snapshot and a quarter of its size.
+const ROOM_BYTES_MIN: u64 = 32 << 20;
+
 struct Sending {
     outgoing: Option<Outgoing>,
     head: Option<pb::SnapshotHead>,
@@ -36,10 +39,10 @@ pub async fn send(
     vote: Vote,
     snapshot: SnapshotOf<TypeConfig, SnapshotData>,
 ) -> Result<Vote, Status> {
-    let head = codec::head_to(&vote, &snapshot.meta);
     let SnapshotData::Outgoing(outgoing) = snapshot.snapshot else {
         return Err(Status::internal("a received snapshot can't be sent on"));
     };
+    let head = pb::SnapshotHead { bytes: outgoing.weight(), ..codec::head_to(&vote, &snapshot.meta) };
     let _in_flight = InFlight::new(links);
     let progress = Arc::new(AtomicU64::new(0));
     let sending = Sending {
@@ -137,11 +140,17 @@ pub async fn receive(
     let Some(Part::Head(head)) = next(&mut parts, idle).await? else {
         return Err(Status::invalid_argument("a snapshot begins with its head"));
     };
+    let weight = head.bytes;
     let (vote, meta) = codec::head_from(head)?;
     if !accept(&vote, &meta) {
         return Ok(None);
     }
+    let disk = engine.clone();
+    // What an earlier transfer left is removed first.
     let mut receiver = blocking(move || Receiver::begin(engine)).await?;
+    if let Some(free) = disk.free_bytes() {
+        has_room(free, weight)?;
+    }
     let (mut chunks, mut bytes) = (0, 0);
     loop {
         match next(&mut parts, idle).await? {
@@ -162,6 +171,22 @@ pub async fn receive(
     Ok(Some((vote, Snapshot { meta, snapshot })))
 }
 
+/// Whether the disk can take it. The sender tries again by itself, so room that is made later is found.
+fn has_room(free: u64, weight: u64) -> Result<(), Status> {
+    let needed = weight.saturating_add(weight / 4).saturating_add(ROOM_BYTES_MIN);
+    if weight == 0 || free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let sentence = format!(
+        "the state takes {} MiB of disk while it is received, {} MiB are free: make room, it is tried again",
+        mib(needed),
+        mib(free)
+    );
+    tracing::warn!(needed, free, "a snapshot was refused: {sentence}");
+    Err(Status::resource_exhausted(sentence))
+}
+
 async fn next(parts: &mut Streaming<pb::SnapshotPart>, idle: Duration) -> Result<Option<Part>, Status> {
     let part = tokio::time::timeout(idle, parts.next()).await.map_err(|_| Status::deadline_exceeded("the transfer makes no progress"))?;
     part.transpose()?.map(|part| part.part.ok_or_else(|| Status::invalid_argument("an unknown snapshot part"))).transpose()
@@ -172,5 +197,23 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageErr
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Status::internal(error.to_string())),
         Err(_) => Err(Status::internal("taking in a snapshot failed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_would_fill_the_disk_is_refused_with_a_sentence() {
+        let gib = 1 << 30;
+        assert!(has_room(2 * gib, gib).is_ok());
+        assert!(has_room(0, 0).is_ok(), "a sender that doesn't say");
+        let refused = has_room(gib + gib / 4, gib).expect_err("it would leave nothing");
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(
+            refused.message(),
+            "the state takes 1312 MiB of disk while it is received, 1280 MiB are free: make room, it is tried again"
+        );
     }
 }

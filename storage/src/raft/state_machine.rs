@@ -103,11 +103,12 @@ impl StateMachine {
     /// A handle at the applied position, or the one that is being sent already.
     fn take(&self) -> Snapshot {
         let store = self.state.store();
+        let weight = self.engine.usage().frame_bytes.saturating_sub(self.engine.log_bytes());
         let mut taken = self.taken.lock();
         if let Some(taken) = taken.as_ref()
             && let Some(pin) = taken.pin.upgrade()
         {
-            let outgoing = Outgoing::new(store, pin, taken.image.clone(), taken.position);
+            let outgoing = Outgoing::new(store, pin, taken.image.clone(), taken.position, weight);
             return Snapshot { meta: taken.meta.clone(), snapshot: SnapshotData::Outgoing(outgoing) };
         }
         let (meta, applied) = self.meta();
@@ -116,7 +117,7 @@ impl StateMachine {
         let pin = Arc::new(store.pin());
         let image: Bytes = self.state.rooms().image().encode_to_vec().into();
         *taken = Some(Taken { meta: meta.clone(), position, image: image.clone(), pin: Arc::downgrade(&pin) });
-        let outgoing = Outgoing::new(store, pin, image, position);
+        let outgoing = Outgoing::new(store, pin, image, position, weight);
         Snapshot { meta, snapshot: SnapshotData::Outgoing(outgoing) }
     }
 }

@@ -57,6 +57,8 @@ pub struct Outgoing {
     records: u64,
     /// One per revision.
     units: u64,
+    /// About what it takes on a disk, bytes.
+    weight: u64,
     ready: VecDeque<StateFrame>,
     /// How much of the first frame in `ready` is sent.
     sent: usize,
@@ -70,8 +72,14 @@ enum Next {
 }
 
 impl Outgoing {
-    pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition) -> Self {
-        Self { store, pin, hold: None, image, position, next: Next::Head, frames: 0, records: 0, units: 0, ready: VecDeque::new(), sent: 0 }
+    pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition, weight: u64) -> Self {
+        let (next, ready) = (Next::Head, VecDeque::new());
+        Self { store, pin, hold: None, image, position, next, frames: 0, records: 0, units: 0, weight, ready, sent: 0 }
+    }
+
+    /// About what it takes on a disk, bytes.
+    pub fn weight(&self) -> u64 {
+        self.weight
     }
 
     /// The next chunk, `None` after the last. Blocking.
