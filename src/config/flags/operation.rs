@@ -126,7 +126,7 @@ pub const UNSAFE: &[Flag] = &[
 
 /// What etcd doesn't have.
 pub const OWN: &[Flag] =
-    &[flag("rusd-memory-budget", Uint, "2147483648", Built, "Bytes of values kept in memory; older and further ones are read from disk")];
+    &[flag("rusd-memory-budget", Uint, "50331648", Built, "Bytes of values kept in memory; older and further ones are read from disk")];
 
 /// The file, and the version.
 pub const OTHER: &[Flag] = &[

@@ -74,8 +74,8 @@ pub trait Faults: Send + Sync + std::fmt::Debug {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            cache_bytes: 32 << 20,
-            tail_bytes_max: 32 << 20,
+            cache_bytes: 16 << 20,
+            tail_bytes_max: 16 << 20,
             coalesce: writer::COALESCE,
             purge_beyond_state: false,
             memory_bytes: 1 << 30,

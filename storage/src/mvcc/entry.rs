@@ -1,7 +1,7 @@
 //! What the index knows of one key: 24 bytes in its leaf, and one item.
 
 use super::item::Item;
-use crate::types::{Record, Revision};
+use crate::types::{KeyValue, Record, Revision};
 
 /// A change of a key the index still knows, in 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,17 @@ impl Entry {
         let Some(bytes) = self.item.resident().filter(|bytes| *bytes > 0) else { return 0 };
         self.item = self.item.without_value();
         bytes
+    }
+
+    /// Takes the value back into memory, if `kv` is still the newest change; its bytes.
+    pub fn admit(&mut self, kv: &KeyValue) -> usize {
+        let meta = self.item.meta();
+        let same = meta.revision.main == kv.mod_revision && meta.version == kv.version && !self.item.tombstone();
+        if !same || self.item.resident().is_some() {
+            return 0;
+        }
+        self.item = Item::new(&Record { revision: meta.revision, tombstone: false, kv: kv.clone() }, true);
+        kv.value.len()
     }
 
     /// Learns, while the store is built, of a change in any order; a double changes nothing. `item` makes it, resident or not. Bytes of

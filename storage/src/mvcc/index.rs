@@ -4,7 +4,6 @@ use super::entry::Entry;
 use super::item::Item;
 use super::journal::Journal;
 use super::tree::Tree;
-use super::txn;
 use crate::types::{KeyValue, Record, Revision};
 use bytes::Bytes;
 
@@ -65,17 +64,36 @@ impl Index {
         (record, before)
     }
 
-    /// Moves the clock over a few keys and drops their values.
+    /// A reader has read from disk what is the newest change of its key: likely it is asked for again.
+    pub fn admit(&mut self, kv: &KeyValue) {
+        self.resident += self.tree.update(&kv.key, |entry| entry.admit(kv)).unwrap_or(0) as u64;
+        if self.resident > self.budget {
+            self.evict();
+        }
+    }
+
+    /// Moves the clock over a few keys, until what they hold is enough, and drops their values.
     fn evict(&mut self) {
-        let passed: Vec<Vec<u8>> = self.tree.iter_from(&self.clock).take(CLOCK_STEP).map(|entry| entry.key().to_vec()).collect();
-        self.clock = match passed.last() {
-            Some(last) if passed.len() == CLOCK_STEP => txn::successor(last),
-            _ => Vec::new(),
-        };
-        for key in passed {
-            if self.resident <= self.budget {
-                return;
+        let mut over = self.resident.saturating_sub(self.budget);
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut passed = 0;
+        for entry in self.tree.iter_from(&self.clock).take(CLOCK_STEP) {
+            passed += 1;
+            if let Some(bytes) = entry.item.resident().filter(|bytes| *bytes > 0) {
+                keys.push(entry.key().to_vec());
+                over = over.saturating_sub(bytes as u64);
             }
+            if over == 0 || passed == CLOCK_STEP {
+                self.clock.clear();
+                self.clock.extend_from_slice(entry.key());
+                self.clock.push(0);
+                break;
+            }
+        }
+        if over > 0 && passed < CLOCK_STEP {
+            self.clock.clear();
+        }
+        for key in keys {
             self.resident -= self.tree.update(&key, Entry::evict).unwrap_or(0) as u64;
         }
     }

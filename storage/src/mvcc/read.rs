@@ -120,15 +120,19 @@ impl Store {
 
     /// A read as etcd's (contract b.2), in short lock holds at a pinned revision.
     pub fn range(&self, range: &Range) -> Result<RangeResult, ReadError> {
-        match self.point(range) {
-            Some(result) => Ok(result),
-            None => self.range_at(range, None),
+        if let Some(result) = self.point(range) {
+            return Ok(result);
         }
+        let result = self.range_at(range, None)?;
+        if newest_of_one(range) && !range.keys_only {
+            result.kvs.iter().for_each(|kv| self.index.write().admit(kv));
+        }
+        Ok(result)
     }
 
     /// The fast way for the newest state of one key: one lock hold, no pin. `None` if that won't do.
     fn point(&self, range: &Range) -> Option<RangeResult> {
-        if !range.range_end.is_empty() || range.revision > 0 || filtered(range) {
+        if !newest_of_one(range) {
             return None;
         }
         let index = self.index.read();
@@ -186,6 +190,11 @@ impl Store {
 pub(super) fn missing(revision: Revision) -> StorageError {
     let detail = "no frame holds it".to_string();
     StorageError::Damaged { path: PathBuf::from("db"), what: format!("record of revision {}.{}", revision.main, revision.sub), detail }
+}
+
+/// The whole newest state of one key is asked for.
+fn newest_of_one(range: &Range) -> bool {
+    range.range_end.is_empty() && range.revision <= 0 && !filtered(range)
 }
 
 fn filtered(range: &Range) -> bool {

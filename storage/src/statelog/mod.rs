@@ -284,8 +284,13 @@ fn into_record(item: Item) -> Option<Record> {
 /// Finds `wanted` (sorted) in a body.
 fn pick(id: FrameId, body: Bytes, wanted: &[(Revision, usize)], found: &mut [Option<Record>]) -> Result<(), StorageError> {
     let mut units = Units::new(body);
+    let mut at = 0;
     for record in units.by_ref().filter_map(|located| into_record(located.item)) {
-        let mut at = wanted.partition_point(|(revision, _)| *revision < record.revision);
+        // Both ascend.
+        at += wanted[at..].iter().take_while(|(revision, _)| *revision < record.revision).count();
+        if at == wanted.len() {
+            return Ok(());
+        }
         while wanted.get(at).is_some_and(|(revision, _)| *revision == record.revision) {
             found[wanted[at].1] = Some(record.clone());
             at += 1;

@@ -179,7 +179,7 @@ fn the_engine_keeps_what_it_acknowledged_at_every_cut() {
 fn the_engine_keeps_what_it_acknowledged_when_space_is_reused() {
     let _alone = ALONE.lock();
     let seed = seed();
-    let trace = engine_trace(seed, Shape { steps: 700, installs: false, bulk: true });
+    let trace = engine_trace(seed, Shape { steps: 1400, installs: false, bulk: true });
     let mut points = points(&trace.ops, seed, 16);
     // An image is large here.
     points.retain(|point| !full() || Rng::new(point.seed).below(4) == 0);
