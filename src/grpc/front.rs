@@ -3,6 +3,7 @@
 //! KV is called directly; all other services through tonic's router. Per call: one look into a table of methods, two counters,
 //! a counting body each way. No string is made.
 
+use super::listing::{Carried, Pieces};
 use super::outflow::Large;
 use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
@@ -258,9 +259,10 @@ impl Future for Answer {
                 let ending = ending.take().map(|token| Box::pin(token.cancelled_owned()));
                 let metrics = metrics.clone();
                 let large = response.extensions_mut().remove::<Arc<Large>>();
+                let pieces = response.extensions_mut().remove::<Carried>().and_then(|carried| carried.take());
                 Poll::Ready(Ok(response.map(|body| {
                     let mut body = Counted::new(body, method, ending, Some(metrics));
-                    body.large = large;
+                    (body.large, body.pieces) = (large, pieces);
                     Answered::Grpc(body)
                 })))
             }
@@ -297,7 +299,7 @@ impl Body for Answered {
     }
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Grpc(body) => body.ended || (body.large.is_none() && body.body.is_end_stream()),
+            Self::Grpc(body) => body.ended || (body.large.is_none() && body.pieces.is_none() && body.body.is_end_stream()),
             Self::Web(body) => body.is_end_stream(),
         }
     }
@@ -318,6 +320,8 @@ pub struct Counted {
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Where an answer waits that goes out in pieces.
     large: Option<Arc<Large>>,
+    /// What goes out instead of the message of the service.
+    pieces: Option<Pieces>,
     /// What ends it.
     trailers: Option<Frame<Bytes>>,
     ended: bool,
@@ -330,7 +334,7 @@ impl Counted {
         ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
-        Self { body, method, metrics, ending, large: None, trailers: None, ended: false }
+        Self { body, method, metrics, ending, large: None, pieces: None, trailers: None, ended: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -356,6 +360,18 @@ impl Counted {
 
     /// The service's next frame; of a large answer its next piece.
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(pieces) = &mut self.pieces {
+            if let Some(piece) = ready!(pieces.poll(cx)) {
+                return Poll::Ready(Some(piece.map(Frame::data)));
+            }
+            // The message is out, and the service's empty one is not for the client.
+            while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                if !frame.as_ref().is_ok_and(Frame::is_data) {
+                    return Poll::Ready(Some(frame));
+                }
+            }
+            return Poll::Ready(None);
+        }
         let Some(large) = self.large.clone() else { return Pin::new(&mut self.body).poll_frame(cx) };
         let piece = || large.next_piece().map_err(|lost| Status::resource_exhausted(lost.to_string())).transpose();
         if let Some(piece) = piece() {

@@ -1,6 +1,6 @@
 //! The KV service.
 
-use super::{Api, blocking, range_stream, status};
+use super::{Api, blocking, listing, range_stream, status};
 use crate::pb::etcdserverpb as pb;
 use crate::server::Error;
 use pb::kv_server::Kv;
@@ -22,6 +22,11 @@ impl Kv for Api {
         let serializable = request.serializable;
         let range = Range::try_from(request)?;
         self.catch_up(serializable).await?;
+        if !is_small(&self.server.state.store(), &range)?
+            && let Some(response) = listing::answer(self, &range).await?
+        {
+            return Ok(response);
+        }
         let result = read(self.server.state.store(), range).await?;
         let header = self.header(result.revision);
         let bytes = weight(&result.kvs);

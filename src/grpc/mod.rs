@@ -12,6 +12,7 @@ mod header;
 mod health;
 mod kv;
 pub mod lease;
+mod listing;
 mod local_txn;
 pub mod lock;
 mod maintenance;

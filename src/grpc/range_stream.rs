@@ -121,7 +121,7 @@ fn successor(key: &[u8]) -> Bytes {
 }
 
 /// Twice as many keys after a small chunk, half as many after a huge one.
-fn resized(keys: usize, bytes: usize, request_bytes_max: usize) -> usize {
+pub(super) fn resized(keys: usize, bytes: usize, request_bytes_max: usize) -> usize {
     if bytes < request_bytes_max / 2 {
         keys.saturating_mul(2)
     } else if bytes > request_bytes_max.saturating_mul(2) {

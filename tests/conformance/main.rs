@@ -16,6 +16,7 @@ mod call;
 mod compact;
 mod generate;
 mod http;
+mod large;
 mod lease;
 mod limits;
 mod maintenance;

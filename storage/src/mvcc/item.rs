@@ -5,7 +5,7 @@
 //! | 0..4 | length of the key |
 //! | 4..12 | main revision |
 //! | 12 | flags: tombstone, value is here |
-//! | 13.. | key; then varints sub revision, main - create revision, version, lease; then the value |
+//! | 13.. | key; then varints sub revision, main - create revision, version, lease; then the value, or the length of a put's that is not here |
 //!
 //! Small numbers are common: a key that was put once takes 17 to 20 bytes beside its own and the value's.
 
@@ -35,27 +35,53 @@ pub struct Meta {
     pub lease: i64,
 }
 
+/// What is known of a value.
+enum Value<'a> {
+    Here(&'a [u8]),
+    /// Its length.
+    OnDisk(u64),
+    /// A tombstone has none.
+    None,
+}
+
+impl<'a> Value<'a> {
+    fn of(value: &'a [u8], resident: bool) -> Self {
+        if resident { Self::Here(value) } else { Self::OnDisk(value.len() as u64) }
+    }
+
+    fn encoded_len(&self) -> usize {
+        match self {
+            Self::Here(value) => value.len(),
+            Self::OnDisk(length) => encoded_len_varint(*length),
+            Self::None => 0,
+        }
+    }
+}
+
 impl Item {
     /// Of a record, whose value is left out if it is not to be `resident`. A tombstone has none.
     pub fn new(record: &Record, resident: bool) -> Self {
         let kv = &record.kv;
-        let value = (resident && !record.tombstone).then_some(&kv.value[..]);
+        let value = if record.tombstone { Value::None } else { Value::of(&kv.value, resident) };
         let meta = Meta { revision: record.revision, create_revision: kv.create_revision, version: kv.version, lease: kv.lease };
         Self::encode(&kv.key, record.tombstone, &meta, value)
     }
 
-    fn encode(key: &[u8], tombstone: bool, meta: &Meta, value: Option<&[u8]>) -> Self {
+    fn encode(key: &[u8], tombstone: bool, meta: &Meta, value: Value<'_>) -> Self {
         let numbers = [meta.revision.sub, meta.revision.main.wrapping_sub(meta.create_revision), meta.version, meta.lease];
         let numbers = numbers.map(i64::cast_unsigned);
-        let length =
-            KEY + key.len() + numbers.iter().map(|number| encoded_len_varint(*number)).sum::<usize>() + value.map_or(0, <[u8]>::len);
+        let length = KEY + key.len() + numbers.iter().map(|number| encoded_len_varint(*number)).sum::<usize>() + value.encoded_len();
         let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(&u32::try_from(key.len()).expect("a key is far below 4 GiB").to_le_bytes());
         bytes.extend_from_slice(&meta.revision.main.to_le_bytes());
-        bytes.push(if tombstone { TOMBSTONE } else { 0 } | if value.is_some() { VALUE } else { 0 });
+        bytes.push(if tombstone { TOMBSTONE } else { 0 } | if matches!(value, Value::Here(_)) { VALUE } else { 0 });
         bytes.extend_from_slice(key);
         numbers.into_iter().for_each(|number| encode_varint(number, &mut bytes));
-        bytes.extend_from_slice(value.unwrap_or_default());
+        match value {
+            Value::Here(value) => bytes.extend_from_slice(value),
+            Value::OnDisk(length) => encode_varint(length, &mut bytes),
+            Value::None => {}
+        }
         Self(bytes.into())
     }
 
@@ -78,7 +104,7 @@ impl Item {
         self.0[12] & TOMBSTONE != 0
     }
 
-    /// The numbers, and where the value begins.
+    /// The numbers, and where the value or its length begins.
     fn numbers(&self) -> (Meta, usize) {
         let mut rest = &self.0[self.key_end()..];
         let mut number = || decode_varint(&mut rest).expect("written by encode").cast_signed();
@@ -108,14 +134,26 @@ impl Item {
         (self.0[12] & VALUE != 0).then(|| self.0.len() - self.numbers().1)
     }
 
+    /// Bytes of the value, wherever it is; 0 of a tombstone.
+    pub fn value_len(&self) -> usize {
+        let at = self.numbers().1;
+        match self.0[12] & (VALUE | TOMBSTONE) {
+            VALUE => self.0.len() - at,
+            0 => usize::try_from(decode_varint(&mut &self.0[at..]).expect("written by encode")).expect("it was in memory"),
+            _ => 0,
+        }
+    }
+
     /// The same without its value.
     pub fn without_value(&self) -> Self {
-        Self::encode(self.key(), self.tombstone(), &self.meta(), None)
+        let value = if self.tombstone() { Value::None } else { Value::OnDisk(self.value_len() as u64) };
+        Self::encode(self.key(), self.tombstone(), &self.meta(), value)
     }
 
     /// The key with all that is known of it; the value is empty if it is not in memory. Shares the item's bytes.
     pub fn kv(&self) -> KeyValue {
         let (meta, value) = self.numbers();
+        let value = if self.0[12] & VALUE != 0 { value } else { self.0.len() };
         let whole = Bytes::from_owner(self.clone());
         KeyValue {
             key: whole.slice(KEY..self.key_end()),
@@ -161,6 +199,7 @@ mod tests {
             assert_eq!(item.resident(), (!tombstone).then_some(value.len()));
             let bare = item.without_value();
             assert_eq!((bare.meta(), bare.resident(), bare.key()), (item.meta(), None, item.key()));
+            assert_eq!((item.value_len(), bare.value_len()), (value.len(), value.len()));
             assert_eq!(item.kv_without_value(), bare.kv());
             assert_eq!(Item::new(&record, false).kv(), bare.kv());
         }

@@ -11,6 +11,7 @@ mod hash;
 mod index;
 mod item;
 mod journal;
+mod listing;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod whole;
 
 pub use builder::Builder;
 pub use compact::Pin;
+pub use listing::{Listing, Shape};
 pub use read::RangeCursor;
 pub use txn::{Deleted, Replaced, WriteTxn};
 

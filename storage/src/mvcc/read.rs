@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::path::PathBuf;
 
 /// Keys looked at per lock hold.
-const CHUNK_KEYS: usize = 512;
+pub(super) const CHUNK_KEYS: usize = 512;
 
 /// A key of a chunk.
 enum Slot {
@@ -30,10 +30,11 @@ fn slot(entry: &Entry, at: i64, values: bool) -> Option<Slot> {
 }
 
 /// Where a range read is, at one revision.
+#[derive(Clone)]
 pub(super) struct Walk {
-    at: i64,
-    values: bool,
-    next: Option<Bytes>,
+    pub(super) at: i64,
+    pub(super) values: bool,
+    pub(super) next: Option<Bytes>,
     end: Bytes,
 }
 
@@ -47,10 +48,16 @@ impl Walk {
 impl Store {
     /// Up to `keys_max` more keys, from one lock hold; an empty answer means no more only if `walk.next` is none.
     fn chunk(&self, walk: &mut Walk, keys_max: usize) -> Vec<Slot> {
+        let (at, values) = (walk.at, walk.values);
+        self.chunk_of(walk, keys_max, |entry| slot(entry, at, values))
+    }
+
+    /// The same with what `see` makes of a key; `None` does not count.
+    pub(super) fn chunk_of<T>(&self, walk: &mut Walk, keys_max: usize, see: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
         let Some(next) = walk.next.take() else { return Vec::new() };
         let index = self.index.read();
         if walk.end.is_empty() {
-            return index.tree.get(&next).and_then(|entry| slot(entry, walk.at, walk.values)).into_iter().collect();
+            return index.tree.get(&next).and_then(see).into_iter().collect();
         }
         let mut slots = Vec::new();
         for (passed, entry) in index.tree.iter_from(&next).enumerate() {
@@ -61,7 +68,7 @@ impl Store {
                 walk.next = Some(Bytes::copy_from_slice(entry.key()));
                 break;
             }
-            slots.extend(slot(entry, walk.at, walk.values));
+            slots.extend(see(entry));
         }
         slots
     }
@@ -91,7 +98,7 @@ impl Store {
     }
 
     /// Keys of a range at revision `at`.
-    fn count(&self, start: &Bytes, end: &Bytes, at: i64) -> i64 {
+    pub(super) fn count(&self, start: &Bytes, end: &Bytes, at: i64) -> i64 {
         if let Some(count) = self.index.read().count(start, end, at) {
             return count;
         }
@@ -104,7 +111,7 @@ impl Store {
     }
 
     /// The revision a range reads at, and the one its header says. `current` is what "now" means: more than is published inside an entry.
-    fn read_at(&self, range: &Range, current: Option<i64>, pin: &Pin) -> Result<(i64, i64), Rejection> {
+    pub(super) fn read_at(&self, range: &Range, current: Option<i64>, pin: &Pin) -> Result<(i64, i64), Rejection> {
         let header = current.unwrap_or(pin.revision());
         if range.revision <= 0 {
             return Ok((header, header));
