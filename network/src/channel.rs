@@ -243,7 +243,7 @@ impl Links {
             Verdict::Wiped => self.expelled.set(Expulsion::Wiped),
             _ => {}
         }
-        if self.complaints.allow(peer) {
+        if self.complaints.allow(peer, verdict.word()) {
             tracing::warn!(peer = format!("{peer:x}"), ?verdict, "peer refuses this member: {}", status.message());
         }
     }

@@ -28,6 +28,21 @@ pub enum Verdict {
     WrongTarget,
 }
 
+impl Verdict {
+    /// Its word in the metadata of a refusal.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::OtherCluster => "cluster",
+            Self::Wiped => "wiped",
+            Self::WipedHere => "wiped-here",
+            Self::OtherVersion => "version",
+            Self::WrongTarget => "target",
+            Self::Stranger | Self::Welcome => "stranger",
+        }
+    }
+}
+
 /// The view of the membership that calls are judged by.
 pub trait Directory: Send + Sync + 'static {
     /// Who we are, with the current membership position; goes out with every call.
@@ -75,17 +90,17 @@ const REFUSAL_KEY: &str = "rusd-refusal";
 
 /// The status a refused caller gets.
 pub fn refusal(verdict: Verdict) -> Status {
-    let (code, word, text) = match verdict {
-        Verdict::Removed => (Code::FailedPrecondition, "removed", "the member has been permanently removed from the cluster"),
-        Verdict::OtherCluster => (Code::FailedPrecondition, "cluster", "etcdserver: cluster ID mismatch"),
-        Verdict::Wiped => (Code::FailedPrecondition, "wiped", "this member's data dir is not the one it joined with"),
-        Verdict::WipedHere => (Code::FailedPrecondition, "wiped-here", "the called member's data dir is not the one it joined with"),
-        Verdict::OtherVersion => (Code::FailedPrecondition, "version", "no peer protocol version in common"),
-        Verdict::WrongTarget => (Code::FailedPrecondition, "target", "the call was meant for another member"),
-        Verdict::Stranger | Verdict::Welcome => (Code::FailedPrecondition, "stranger", "not a member of this cluster"),
+    let text = match verdict {
+        Verdict::Removed => "the member has been permanently removed from the cluster",
+        Verdict::OtherCluster => "etcdserver: cluster ID mismatch",
+        Verdict::Wiped => "this member's data dir is not the one it joined with",
+        Verdict::WipedHere => "the called member's data dir is not the one it joined with",
+        Verdict::OtherVersion => "no peer protocol version in common",
+        Verdict::WrongTarget => "the call was meant for another member",
+        Verdict::Stranger | Verdict::Welcome => "not a member of this cluster",
     };
-    let mut status = Status::new(code, text);
-    status.metadata_mut().insert(REFUSAL_KEY, word.parse().expect("a word is ASCII"));
+    let mut status = Status::new(Code::FailedPrecondition, text);
+    status.metadata_mut().insert(REFUSAL_KEY, verdict.word().parse().expect("a word is ASCII"));
     status
 }
 
@@ -139,11 +154,11 @@ impl Expelled {
 
 /// At most one log line per peer and ten seconds.
 #[derive(Debug, Default)]
-pub struct RateLimit(parking_lot::Mutex<HashMap<u64, Instant>>);
+pub struct RateLimit(parking_lot::Mutex<HashMap<(u64, &'static str), Instant>>);
 
 impl RateLimit {
-    /// Whether to log now. Forgets everything when strangers make it grow.
-    pub fn allow(&self, id: u64) -> bool {
+    /// Whether to log this about that caller now. Forgets everything when strangers make it grow.
+    pub fn allow(&self, id: u64, what: &'static str) -> bool {
         const PERIOD: Duration = Duration::from_secs(10);
         const MOST_IDS: usize = 1024;
         let now = Instant::now();
@@ -151,10 +166,10 @@ impl RateLimit {
         if last.len() >= MOST_IDS {
             last.clear();
         }
-        match last.get(&id) {
+        match last.get(&(id, what)) {
             Some(at) if now.duration_since(*at) < PERIOD => false,
             _ => {
-                last.insert(id, now);
+                last.insert((id, what), now);
                 true
             }
         }

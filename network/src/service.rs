@@ -76,7 +76,12 @@ impl Service {
 impl Parts {
     /// Nothing of a stranger reaches openraft.
     fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let caller = Caller::from_metadata(request.metadata()).ok_or_else(|| Status::unauthenticated("not a peer of rusd"))?;
+        let Some(caller) = Caller::from_metadata(request.metadata()) else {
+            if self.complaints.allow(0, "nobody") {
+                tracing::warn!(remote = ?request.remote_addr(), "refused a call that does not say which peer it comes from");
+            }
+            return Err(Status::unauthenticated("not a peer of rusd"));
+        };
         self.judge(&caller)?;
         Ok(caller)
     }
@@ -92,11 +97,18 @@ impl Parts {
         if verdict == Verdict::WipedHere {
             self.links.expelled.set(Expulsion::Wiped);
         }
-        if self.complaints.allow(caller.member_id) {
+        if self.complaints.allow(caller.member_id, verdict.word()) {
             let (peer, cluster) = (format!("{:x}", caller.member_id), format!("{:x}", caller.cluster_id));
             tracing::warn!(peer, cluster, ?verdict, "refused a call from a peer");
         }
         Err(directory::refusal(verdict))
+    }
+
+    /// A message of a welcome member that makes no sense.
+    fn complain(&self, caller: &Caller, what: &'static str, status: &Status) {
+        if self.complaints.allow(caller.member_id, what) {
+            tracing::warn!(peer = format!("{:x}", caller.member_id), "refused {what}: {}", status.message());
+        }
     }
 
     /// Notes contact with a leader that is not known to be replaced.
@@ -170,8 +182,10 @@ impl RaftInternal for Service {
     }
 
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        self.0.admit(&request)?;
-        let request = codec::append_from(request.into_inner())?;
+        let caller = self.0.admit(&request)?;
+        let request = codec::append_from(request.into_inner())
+            .map_err(Status::from)
+            .inspect_err(|status| self.0.complain(&caller, "a heartbeat", status))?;
         self.0.contact(&request.vote);
         let answer = self.0.raft.append_entries(request).await.map_err(fatal)?;
         Ok(Response::new(codec::append_answer_to(answer)))
@@ -198,7 +212,8 @@ impl RaftInternal for Service {
         let metrics = parts.links.metrics(caller.member_id);
         let received =
             snapshot::receive(request.into_inner(), parts.engine.clone(), parts.links.times.idle, &metrics, |vote, _| current(vote))
-                .await?;
+                .await
+                .inspect_err(|status| parts.complain(&caller, "a snapshot", status))?;
         let vote = match (received, own) {
             (Some((vote, snapshot)), _) => {
                 parts.contact(&vote);

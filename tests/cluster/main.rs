@@ -10,6 +10,7 @@ mod crashes;
 mod leaving;
 mod moving;
 mod operator;
+mod peers;
 mod versions;
 mod wiped;
 mod writer;
