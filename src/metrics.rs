@@ -2,6 +2,8 @@
 //!
 //! Counters are bumped where things happen; whatever the member knows anyway (sizes, Raft indexes) is read when somebody scrapes.
 
+mod network;
+
 use crate::pb;
 use crate::server::Server;
 use prometheus::{
@@ -113,6 +115,8 @@ pub struct Metrics {
     /// The disk.
     pub disk: Disk,
     scraped: Scraped,
+    /// Scrapes set what they read: one at a time.
+    scraping: parking_lot::Mutex<()>,
 }
 
 /// Gauges that are set when somebody scrapes.
@@ -135,6 +139,7 @@ struct Scraped {
     alarms: IntGaugeVec,
     fds_used: Gauge,
     fds_limit: Gauge,
+    network: network::Network,
 }
 
 /// Registers as it makes: a name given twice is a mistake of ours.
@@ -199,6 +204,7 @@ impl Metrics {
                     .latency("etcd_disk_backend_commit_duration_seconds", "The latency distributions of commit called by backend."),
             },
             scraped: Scraped::new(&make),
+            scraping: parking_lot::Mutex::default(),
             registry,
         }
     }
@@ -222,6 +228,7 @@ impl Metrics {
 
     /// The text of a scrape.
     pub fn render(&self, server: &Server) -> Vec<u8> {
+        let _one = self.scraping.lock();
         self.scraped.read(server);
         self.encode()
     }
@@ -276,6 +283,7 @@ impl Scraped {
             ),
             fds_used: make.keep(Gauge::new("os_fd_used", "The number of used file descriptors.")),
             fds_limit: make.keep(Gauge::new("os_fd_limit", "The file descriptor limit.")),
+            network: network::Network::new(make),
         }
     }
 
@@ -310,6 +318,7 @@ impl Scraped {
         let (used, limit) = file_descriptors();
         self.fds_used.set(used);
         self.fds_limit.set(limit);
+        self.network.read(server);
     }
 }
 

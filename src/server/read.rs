@@ -19,6 +19,7 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use rusd_network::{Purpose, pb};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,6 +37,10 @@ struct Parts {
     waiters: Arc<Waiters>,
     rounds: Rounds<Result<u64, Failure>>,
     request_timeout: Duration,
+    /// Attempts to get an index that a leader didn't confirm in time.
+    slow: AtomicU64,
+    /// Reads that got no index.
+    failed: AtomicU64,
 }
 
 /// Why a round gave no index.
@@ -55,14 +60,25 @@ enum Attempt {
 impl Read {
     /// See the type.
     pub fn new(consensus: Arc<Consensus>, waiters: Arc<Waiters>, request_timeout: Duration) -> Self {
-        Self(Arc::new(Parts { consensus, waiters, rounds: Rounds::default(), request_timeout }))
+        Self(Arc::new(Parts {
+            consensus,
+            waiters,
+            rounds: Rounds::default(),
+            request_timeout,
+            slow: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }))
     }
 
     /// Returns once this member's state includes everything that was committed anywhere when the call was made.
     pub async fn linearizable(&self) -> Result<(), Error> {
         let parts = &*self.0;
         let deadline = Instant::now() + parts.request_timeout;
-        let index = match tokio::time::timeout_at(deadline, parts.index()).await {
+        let answer = tokio::time::timeout_at(deadline, parts.index()).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            parts.failed.fetch_add(1, Relaxed);
+        }
+        let index = match answer {
             Ok(Ok(index)) => index,
             Ok(Err(Failure::LeaderChanged)) => return Err(Error::LeaderChanged),
             Ok(Err(Failure::Stopped)) => return Err(Error::Stopped),
@@ -72,6 +88,11 @@ impl Read {
             return Ok(());
         }
         tokio::time::timeout_at(deadline, parts.waiters.wait_applied(index)).await.map_err(|_| Error::TimeoutApplied)
+    }
+
+    /// Since the start: attempts that no leader confirmed in time, and reads without an index.
+    pub fn failures(&self) -> (u64, u64) {
+        (self.0.slow.load(Relaxed), self.0.failed.load(Relaxed))
     }
 
     /// For another member: an index (counted as etcd does) confirmed after the call. Only the leader answers.
@@ -115,7 +136,10 @@ impl Parts {
                 Ok(index) => return Ok(index),
                 Err(Attempt::Stopped) => return Err(Failure::Stopped),
                 Err(Attempt::NotLeader) => self.pause(began + PAUSE, now).await,
-                Err(Attempt::Unconfirmed) => self.pause((began + ATTEMPT).max(Instant::now() + PAUSE), now).await,
+                Err(Attempt::Unconfirmed) => {
+                    self.slow.fetch_add(1, Relaxed);
+                    self.pause((began + ATTEMPT).max(Instant::now() + PAUSE), now).await;
+                }
             }
         }
     }

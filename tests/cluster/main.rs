@@ -8,6 +8,7 @@ mod changes;
 mod corruption;
 mod crashes;
 mod leaving;
+mod metrics;
 mod moving;
 mod operator;
 mod peers;
