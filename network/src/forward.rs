@@ -109,11 +109,12 @@ impl Pump {
         }
     }
 
-    /// Keeps a stream to `leader` until it breaks (false) or another one leads (true).
+    /// Keeps a stream to `leader` until it breaks (false), another one leads, or it has moved (true).
     async fn serve(&mut self, leader: u64) -> bool {
+        let (mut moved, urls) = (self.links.table.watch(), self.links.table.urls(leader));
         let Ok(mut client) = self.links.client(leader, Purpose::Forward) else { return false };
         let end = CancellationToken::new();
-        let _end = end.clone().drop_guard();
+        let ending = end.clone().drop_guard();
         let (stands, gate) = oneshot::channel();
         let request = self.links.request(leader, batches(self.queue.clone(), gate, end));
         let opened = tokio::time::timeout(self.links.times.connect * 2, client.forward(request));
@@ -126,13 +127,19 @@ impl Pump {
             Err(_) => return false,
         };
         let _ = stands.send(());
-        let mut moved = self.links.table.watch();
+        let mut ending = Some(ending);
         loop {
             let answer = tokio::select! {
                 answer = answers.next() => answer,
                 () = other(&mut self.leader, leader) => return true,
                 _ = moved.changed() => {
-                    if self.links.table.is_blocked(leader) { None } else { continue }
+                    if self.links.table.is_blocked(leader) {
+                        None
+                    } else {
+                        // At its old address it still deals with all that was sent, and then ends the stream.
+                        ending = ending.filter(|_| self.links.table.urls(leader) == urls);
+                        continue;
+                    }
                 }
             };
             match answer {
@@ -141,6 +148,7 @@ impl Pump {
                         self.refusals.refused(refusal.sequence, refusal.refusal(), refusal.leader);
                     }
                 }
+                None if ending.is_none() && !self.links.table.is_blocked(leader) => return true,
                 Some(Err(_)) | None => {
                     self.refusals.broken();
                     return false;

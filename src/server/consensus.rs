@@ -385,6 +385,10 @@ impl Consensus {
                 () = self.stop.cancelled() => return,
             }
         }
+        // At a shutdown both come at once.
+        if self.stop.is_cancelled() {
+            return;
+        }
         let why = match &self.raft.metrics().borrow_watched().running_state {
             Err(fatal) => fatal.to_string(),
             Ok(()) => "raft stopped".to_owned(),

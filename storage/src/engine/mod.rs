@@ -75,7 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 16 << 20,
-            tail_bytes_max: 16 << 20,
+            tail_bytes_max: 8 << 20,
             coalesce: writer::COALESCE,
             purge_beyond_state: false,
             memory_bytes: 1 << 30,
