@@ -121,16 +121,21 @@ fn weight_of(response: &command::Response) -> usize {
 impl Api {
     /// Makes sure that the local state is fresh enough for a read, and not known to be wrong. A learner serves none that must be linearizable.
     pub(super) async fn catch_up(&self, serializable: bool) -> Result<(), Status> {
-        if self.server.state.is_alarmed(self.server.identity.member_id, AlarmType::Corrupt) {
-            return Err(Error::from(Rejection::Corrupt).into());
-        }
+        self.not_corrupt()?;
         if serializable {
             return Ok(());
         }
         if self.server.consensus.is_learner() {
             return Err(status::not_for_learner());
         }
-        Ok(self.server.read.linearizable().await?)
+        self.server.read.linearizable().await?;
+        // The alarm may be among what it has waited for.
+        self.not_corrupt()
+    }
+
+    fn not_corrupt(&self) -> Result<(), Status> {
+        let corrupt = self.server.state.is_alarmed(self.server.identity.member_id, AlarmType::Corrupt);
+        if corrupt { Err(Error::from(Rejection::Corrupt).into()) } else { Ok(()) }
     }
 
     /// Waits until what compaction hides is gone from this member.

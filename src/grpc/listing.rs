@@ -4,9 +4,10 @@
 //! read, encoded and sent piece by piece: a LIST of any size takes a few pieces of memory, and its first bytes leave at once. Protobuf
 //! messages put one after the other are one message, so each piece is a `RangeResponse` of its own.
 
-use super::outflow::LARGE_BYTES;
+use super::outflow::{LARGE_BYTES, Large, NoRoom};
 use super::{Api, blocking, kv, range_stream};
 use crate::pb::etcdserverpb as pb;
+use crate::server::Error;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -24,8 +25,11 @@ const PIECES_AHEAD: usize = 2;
 const PIECE_BYTES: usize = 256 << 10;
 /// Keys of the first piece; it tells how large they are here.
 const FIRST_KEYS: usize = 16;
-/// Who takes nothing for so long loses the answer: it holds back compaction.
+/// For the whole answer, and as long again for every [`PACE_BYTES`] of it. Who is slower loses it: it holds back compaction.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PACE_BYTES: u32 = 64 << 20;
+/// What lies in memory of one answer: a piece being sent, those ahead, and one being made.
+const HELD_BYTES: usize = (PIECES_AHEAD + 2) * PIECE_BYTES;
 /// In front of a gRPC message: not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -70,26 +74,49 @@ pub async fn answer(api: &Api, range: &Range) -> Result<Option<Response<pb::Rang
     }
     let (store, wanted) = (api.server.state.store(), range.clone());
     let measured = blocking(move || {
-        let (mut bytes, mut keys) = (0, 0);
+        let (mut bytes, mut keys, mut longest) = (0, 0, 1);
         let listing = store.listing(&wanted, &mut |shape| {
-            bytes += field_len(&shape);
+            let length = field_len(&shape);
+            bytes += length;
             keys += 1;
+            longest = longest.max(length);
         })?;
-        Ok((listing, bytes, keys))
+        Ok((listing, bytes, keys, longest))
     });
-    let (listing, bytes, keys) = measured.await?;
+    let (listing, bytes, keys, longest) = measured.await?;
     let head = pb::RangeResponse { header: api.header(listing.revision), ..Default::default() };
     let tail = pb::RangeResponse { more: keys < listing.count, count: listing.count, ..Default::default() };
     let length = head.encoded_len() + bytes + tail.encoded_len();
     let Some(length) = u32::try_from(length).ok().filter(|length| bytes >= LARGE_BYTES && i32::try_from(*length).is_ok()) else {
         return Ok(None);
     };
+    let patience = api.server.config.request_timeout();
+    let room = api.outflow.claim(HELD_BYTES.max(LARGE_BYTES), patience).await.map_err(|NoRoom| Error::TooManyRequests)?;
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let mut first = BytesMut::with_capacity(PREFIX_BYTES + head.encoded_len());
     first.put_u8(0);
     first.put_u32(length);
     head.encode(&mut first).expect("there is room");
-    tokio::spawn(send(listing, first.freeze(), tail.encode_to_vec().into(), sender));
+    // No piece is much longer than it should be, whatever keys come first.
+    let keys_max = (2 * PIECE_BYTES / longest).max(1);
+    let (first, last) = (first.freeze(), tail.encode_to_vec().into());
+    tokio::spawn(async move {
+        let room = room.as_deref();
+        let taken = async {
+            match room {
+                Some(room) => room.taken().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            sent = tokio::time::timeout(PATIENCE * (1 + length / PACE_BYTES), send(listing, first, last, keys_max, room, sender)) => {
+                if sent.is_err() {
+                    tracing::warn!("a client was too slow for a large range");
+                }
+            }
+            () = taken => tracing::warn!("a large range made room for others, its client took nothing of it"),
+        }
+    });
     let mut response = Response::new(pb::RangeResponse::default());
     let pieces = Pieces { pieces, left: u64::from(length) + PREFIX_BYTES as u64 };
     response.extensions_mut().insert(Carried(Arc::new(Mutex::new(Some(pieces)))));
@@ -97,11 +124,14 @@ pub async fn answer(api: &Api, range: &Range) -> Result<Option<Response<pb::Rang
 }
 
 /// Reads and encodes as the client takes; ends early if that fails, which the length tells.
-async fn send(mut listing: Listing, first: Bytes, last: Bytes, pieces: mpsc::Sender<Bytes>) {
-    let (mut piece, mut keys) = (first, FIRST_KEYS);
+async fn send(mut listing: Listing, first: Bytes, last: Bytes, keys_max: usize, room: Option<&Large>, pieces: mpsc::Sender<Bytes>) {
+    let (mut piece, mut keys) = (first, FIRST_KEYS.min(keys_max));
     loop {
-        if pieces.send_timeout(piece, PATIENCE).await.is_err() {
+        if pieces.send(piece).await.is_err() {
             return;
+        }
+        if let Some(room) = room {
+            room.moved();
         }
         let read = blocking(move || {
             let kvs = listing.next(keys)?;
@@ -116,11 +146,11 @@ async fn send(mut listing: Listing, first: Bytes, last: Bytes, pieces: mpsc::Sen
             }
         };
         if kvs.is_empty() {
-            let _ = pieces.send_timeout(last, PATIENCE).await;
+            let _ = pieces.send(last).await;
             return;
         }
         piece = pb::RangeResponse { kvs: kvs.into_iter().map(Into::into).collect(), ..Default::default() }.encode_to_vec().into();
-        keys = range_stream::resized(keys, piece.len(), PIECE_BYTES);
+        keys = range_stream::resized(keys, piece.len(), PIECE_BYTES).min(keys_max);
     }
 }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// From here on an answer is large.
 pub const LARGE_BYTES: usize = 1 << 20;
@@ -33,7 +34,10 @@ pub struct Outflow {
 }
 
 /// A large answer, or the room kept for it.
-pub struct Large(Mutex<Held>);
+pub struct Large {
+    held: Mutex<Held>,
+    taken: CancellationToken,
+}
 
 struct Held {
     /// `None` once it was taken away.
@@ -79,7 +83,10 @@ impl Outflow {
                 Err(_) => self.take_from_the_stuck(),
             }
         };
-        let large = Arc::new(Large(Mutex::new(Held { room: Some(room), rest: Bytes::new(), moved: Instant::now() })));
+        let large = Arc::new(Large {
+            taken: CancellationToken::new(),
+            held: Mutex::new(Held { room: Some(room), rest: Bytes::new(), moved: Instant::now() }),
+        });
         let mut held = self.held.lock();
         held.retain(|one| one.strong_count() > 0);
         held.push(Arc::downgrade(&large));
@@ -88,18 +95,29 @@ impl Outflow {
 
     fn take_from_the_stuck(&self) {
         for large in self.held.lock().iter().filter_map(Weak::upgrade) {
-            let mut held = large.0.lock();
+            let mut held = large.held.lock();
             if held.room.is_some() && held.moved.elapsed() >= STUCK {
                 (held.room, held.rest) = (None, Bytes::new());
+                large.taken.cancel();
             }
         }
     }
 }
 
 impl Large {
+    /// The client has taken something.
+    pub fn moved(&self) {
+        self.held.lock().moved = Instant::now();
+    }
+
+    /// Resolves when it is taken away.
+    pub async fn taken(&self) {
+        self.taken.cancelled().await;
+    }
+
     /// The encoded answer; the next pieces come from it.
     pub fn put(&self, answer: Bytes) {
-        let mut held = self.0.lock();
+        let mut held = self.held.lock();
         if held.room.is_some() {
             held.rest = answer;
         }
@@ -111,7 +129,7 @@ impl Large {
     /// # Errors
     /// It was taken away.
     pub fn next_piece(&self) -> Result<Option<Bytes>, Lost> {
-        let mut held = self.0.lock();
+        let mut held = self.held.lock();
         if held.room.is_none() {
             return Err(Lost);
         }

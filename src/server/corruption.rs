@@ -38,7 +38,14 @@ const ANSWER_INITIAL: Duration = Duration::from_secs(60);
 type Hashed = (u32, i64);
 
 /// This member's hash at a revision, once it has reached it. `None` if it doesn't soon, or if the revision is compacted.
-pub async fn own(state: &Arc<State>, revision: i64, paced: bool) -> Option<Hashed> {
+pub async fn own(state: &Arc<State>, question: pb::HashQuestion) -> Option<Hashed> {
+    let (revision, paced) = (question.revision, question.paced);
+    if revision <= 0 {
+        return None;
+    }
+    if question.of_compaction {
+        return state.store().compaction_hash(revision);
+    }
     let mut published = state.revision();
     tokio::time::timeout(REACH, published.wait_for(|now| *now >= revision)).await.ok()?.ok()?;
     let store = state.store();
@@ -62,7 +69,7 @@ pub async fn own(state: &Arc<State>, revision: i64, paced: bool) -> Option<Hashe
 
 /// For a peer.
 pub async fn answer(state: &Arc<State>, question: pb::HashQuestion) -> pb::HashAnswer {
-    match own(state, question.revision, question.paced).await {
+    match own(state, question).await {
         Some((hash, compact_revision)) => pb::HashAnswer { known: true, hash, compact_revision },
         None => pb::HashAnswer::default(),
     }
@@ -116,7 +123,7 @@ async fn others(server: &Server, question: pb::HashQuestion, patience: Duration)
 
 /// Asks everybody for the hash at `revision`; `None` if this member has none itself.
 async fn round(server: &Server, question: pb::HashQuestion) -> Option<Found> {
-    let (own, others) = tokio::join!(own(&server.state, question.revision, question.paced), others(server, question, ANSWER));
+    let (own, others) = tokio::join!(own(&server.state, question), others(server, question, ANSWER));
     Some(compare(server.identity.member_id, own?, &others))
 }
 
@@ -176,8 +183,12 @@ impl Kind {
     fn question(self, state: &State) -> Option<pb::HashQuestion> {
         let store = state.store();
         Some(match self {
-            Self::Compaction => pb::HashQuestion { revision: store.newest_compaction_hash()?, paced: false },
-            Self::Full { paced } => pb::HashQuestion { revision: store.revision(), paced },
+            Self::Compaction => {
+                // One at 0, which etcd accepts once, says nothing.
+                let revision = store.newest_compaction_hash().filter(|revision| *revision > 0)?;
+                pb::HashQuestion { revision, of_compaction: true, ..Default::default() }
+            }
+            Self::Full { paced } => pb::HashQuestion { revision: store.revision(), paced, ..Default::default() },
         })
     }
 }
@@ -225,8 +236,8 @@ async fn raise(server: &Server, id: u64) {
 /// Whether a member that starts may serve: not if more of its peers have another history than have the same one.
 pub async fn initial_is_fine(server: &Server) -> bool {
     let revision = server.state.store().revision();
-    let question = pb::HashQuestion { revision, paced: false };
-    let (own, others) = tokio::join!(own(&server.state, revision, false), others(server, question, ANSWER_INITIAL));
+    let question = pb::HashQuestion { revision, ..Default::default() };
+    let (own, others) = tokio::join!(own(&server.state, question), others(server, question, ANSWER_INITIAL));
     let Some(own) = own else { return true };
     let comparable = || others.iter().filter_map(|(id, answer)| Some((*id, answer.filter(|answer| answer.1 == own.1)?.0)));
     let different: Vec<String> = comparable().filter(|(_, hash)| *hash != own.0).map(|(id, _)| format!("{id:x}")).collect();

@@ -225,11 +225,20 @@ impl Parts {
                 biased;
                 settled = self.attempt(leader, waiter, bytes.clone()) => settled?,
                 () = self.waiters.lost(era, term), if leader != 0 => {
+                    // Between the two looks of this select it may have been applied, and the later entry after it.
+                    if let Some(Ok(result)) = waiter.outcome_by_now() {
+                        return Ok(result);
+                    }
                     // A late answer to the lost one must not be taken for one to the next.
                     *waiter = self.waiters.register();
                     proposal.sequence = waiter.sequence();
                     bytes = Bytes::new();
                     handed_over.store(false, Ordering::Relaxed);
+                    if self.consensus.believed_leadership().1 == term {
+                        // Who leads now isn't known yet.
+                        let mut watch = self.consensus.watch_leader();
+                        let _ = tokio::time::timeout(RETRY, watch.wait_for(|now| *now != leader)).await;
+                    }
                     continue;
                 }
             };

@@ -210,6 +210,11 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// The outcome if it is there already.
+    pub fn outcome_by_now(&mut self) -> Option<Result<ApplyResult, Failure>> {
+        self.receiver.try_recv().ok()
+    }
+
     /// What goes into the proposal beside the origin.
     pub fn sequence(&self) -> u64 {
         self.sequence

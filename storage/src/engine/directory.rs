@@ -159,16 +159,20 @@ impl Directory {
     /// Removes every Db but that which `keep` names and those that are being filled: one snapshot may arrive while the switch to another
     /// is queued. `keep` is asked when none can cease to be live any more.
     pub fn remove_partial(&self, keep: impl FnOnce() -> Option<u64>) -> Result<(), StorageError> {
-        let entries = fs::read_dir(&self.path).map_err(io("list", &self.path))?;
         let live = self.live.lock();
         let keep = keep();
+        let entries = fs::read_dir(&self.path).map_err(io("list", &self.path))?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(number) = name.to_str().and_then(|name| name.strip_prefix("db-")) else { continue };
             let number: Option<u64> = number.parse().ok();
             let kept = number.is_some_and(|number| keep == Some(number) || live.contains(&number));
             if !kept {
-                fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
+                match fs::remove_dir_all(entry.path()) {
+                    // A partial one removes itself when it is dropped.
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &entry.path())(error)),
+                    _ => {}
+                }
             }
         }
         Ok(())

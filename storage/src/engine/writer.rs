@@ -340,7 +340,9 @@ impl Writer {
         self.step("switch: pointed")?;
         self.shared.become_current(number, Arc::clone(&self.disk), states, std::mem::take(&mut self.framed), last);
         drop((old, live));
-        self.shared.directory.remove_partial(|| Some(number))?;
+        if let Err(error) = self.shared.directory.remove_partial(|| Some(number)) {
+            tracing::warn!(%error, "what the snapshot has replaced is still there; the next start or snapshot removes it");
+        }
         self.step("switch: done")
     }
 

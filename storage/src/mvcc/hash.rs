@@ -33,7 +33,11 @@ pub(super) struct Hashing {
 impl Store {
     /// etcd's HashKV (contract b.11): (hash, compact revision, hash revision). Revision 0 is the current one.
     pub fn hash_kv(&self, revision: i64) -> Result<(u32, i64, i64), ReadError> {
-        self.hash_kv_in_steps(revision, &mut || {})
+        // 0 asks for the newest revision, but a compaction at 0 leaves a hash of its own.
+        match self.compaction_hash(revision).filter(|_| revision != 0) {
+            Some((hash, compact_revision)) => Ok((hash, compact_revision, revision)),
+            None => self.hash_kv_in_steps(revision, &mut || {}),
+        }
     }
 
     /// The newest revision that has a hash from its compaction, if that still lives in memory.
@@ -41,17 +45,17 @@ impl Store {
         self.hashes.lock().back().map(|done| done.revision)
     }
 
-    /// The same hash, with `between` called after every part of about a mebibyte. History stays where it is meanwhile.
+    /// What the compaction at `revision` has left, and the compact revision before it.
+    pub fn compaction_hash(&self, revision: i64) -> Option<(u32, i64)> {
+        self.hashes.lock().iter().find(|done| done.revision == revision).map(|done| (done.hash, done.compact_revision))
+    }
+
+    /// The hash as it is made on demand, never one that a compaction has left: its rules for tombstones are others. `between` is called
+    /// after every part of about a mebibyte. History stays where it is meanwhile.
     ///
     /// # Errors
     /// See [`Self::hash_kv`].
     pub fn hash_kv_in_steps(&self, revision: i64, between: &mut dyn FnMut()) -> Result<(u32, i64, i64), ReadError> {
-        // 0 asks for the newest revision, but a compaction at 0 leaves a hash of its own.
-        if revision != 0
-            && let Some(cached) = self.hashes.lock().iter().find(|cached| cached.revision == revision)
-        {
-            return Ok((cached.hash, cached.compact_revision, revision));
-        }
         let pin = self.pin();
         if revision < 0 {
             // Nothing is that old, so etcd hashes nothing.

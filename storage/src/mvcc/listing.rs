@@ -8,6 +8,9 @@ use crate::command::Range;
 use crate::types::{KeyValue, Revision};
 use std::sync::Arc;
 
+/// Values read at once only to be measured: they may be long.
+const READ_KEYS: usize = 64;
+
 /// What the size of a key in an answer depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -88,8 +91,10 @@ impl Store {
             left -= measured.len();
             let wanted: Vec<Revision> =
                 measured.iter().filter_map(|one| if let Measured::Read(revision) = one { Some(*revision) } else { None }).collect();
-            for (record, revision) in self.log.read(&wanted)?.into_iter().zip(&wanted) {
-                show(Shape::of(&record.ok_or_else(|| missing(*revision))?.kv));
+            for wanted in wanted.chunks(READ_KEYS) {
+                for (record, revision) in self.log.read(wanted)?.into_iter().zip(wanted) {
+                    show(Shape::of(&record.ok_or_else(|| missing(*revision))?.kv));
+                }
             }
             measured.iter().for_each(|one| {
                 if let Measured::Known(shape) = one {
