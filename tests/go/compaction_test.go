@@ -15,8 +15,12 @@ func TestCompactionTakesThePastAway(t *testing.T) {
 	second := put(t, ctx, client, prefix+"k", "2")
 	third := put(t, ctx, client, prefix+"k", "3")
 	put(t, ctx, client, prefix+"k", "4")
+	for _, member := range members(t) {
+		// Whichever serves the watch has all four.
+		equal(t, "the present", get(t, ctx, member, prefix, "k"), "k=4")
+	}
 	held := watch(t, ctx, client, prefix, "k", clientv3.WithRev(second), clientv3.WithPrevKV())
-	held.answer()
+	held.expect("PUT k=2 (was 1), PUT k=3 (was 2), PUT k=4 (was 3)")
 	_, err := client.Compact(ctx, third, clientv3.WithCompactPhysical())
 	must(t, err)
 	_, err = client.Compact(ctx, third)
