@@ -114,7 +114,10 @@ func (f *feed) take(ctx context.Context, answer clientv3.WatchResponse) {
 	for _, event := range answer.Events {
 		f.apply(event)
 	}
-	f.last = max(f.last, answer.Header.Revision)
+	// With events that are caught up on, the header tells where the store is, not where the watch is; without any it is a promise.
+	if len(answer.Events) == 0 {
+		f.last = max(f.last, answer.Header.Revision)
+	}
 }
 
 // apply checks an event against what the key was: versions have no gaps, revisions never repeat or go back.
