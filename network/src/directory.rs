@@ -152,7 +152,7 @@ impl Expelled {
     }
 }
 
-/// At most one log line per peer and ten seconds.
+/// At most one log line per peer, reason and ten seconds.
 #[derive(Debug, Default)]
 pub struct RateLimit(parking_lot::Mutex<HashMap<(u64, &'static str), Instant>>);
 

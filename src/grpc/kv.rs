@@ -7,8 +7,7 @@ use pb::kv_server::Kv;
 use rusd_storage::KeyValue;
 use rusd_storage::Rejection;
 use rusd_storage::command::{self, AlarmType, Compact, DeleteRange, Put, Range, proposal::Command};
-use rusd_storage::mvcc::{RangeResult, Store};
-use std::sync::Arc;
+use rusd_storage::mvcc::Store;
 use tonic::{Request, Response, Status};
 
 /// Reads of up to so many keys are done on the spot: they take microseconds, handing them over would cost more.
@@ -22,12 +21,14 @@ impl Kv for Api {
         let serializable = request.serializable;
         let range = Range::try_from(request)?;
         self.catch_up(serializable).await?;
-        if !is_small(&self.server.state.store(), &range)?
-            && let Some(response) = listing::answer(self, &range).await?
-        {
+        let store = self.server.state.store();
+        let result = if is_small(&store, &range)? {
+            store.range(&range).map_err(Error::from)?
+        } else if let Some(response) = listing::answer(self, &range).await? {
             return Ok(response);
-        }
-        let result = read(self.server.state.store(), range).await?;
+        } else {
+            blocking(move || Ok(store.range(&range)?)).await?
+        };
         let header = self.header(result.revision);
         let bytes = weight(&result.kvs);
         self.with_room(pb::RangeResponse { header, ..result.into() }, bytes, Error::TooManyRequests).await
@@ -149,15 +150,7 @@ impl Api {
     }
 }
 
-/// Reads on the spot what is small, and on a thread of its own what is not.
-pub(super) async fn read(store: Arc<Store>, range: Range) -> Result<RangeResult, Status> {
-    if is_small(&store, &range)? {
-        return Ok(store.range(&range).map_err(Error::from)?);
-    }
-    blocking(move || Ok(store.range(&range)?)).await
-}
-
-/// Whether a read touches few keys. Asking the store costs a count, which is cheap.
+/// Whether a read touches few keys: it is done on the spot, others on a thread of their own. Asking the store costs a count, which is cheap.
 pub(super) fn is_small(store: &Store, range: &Range) -> Result<bool, Error> {
     if range.range_end.is_empty() || range.count_only {
         return Ok(true);
