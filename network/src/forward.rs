@@ -54,12 +54,12 @@ impl Forwarder {
         Self { queue }
     }
 
-    /// Queues a proposal; waits while the queue is full.
+    /// Queues a proposal that counts in `term` alone; waits while the queue is full.
     ///
     /// # Errors
     /// The pump has ended: the member is going down.
-    pub async fn send(&self, sequence: u64, proposal: bytes::Bytes) -> Result<(), Closed> {
-        self.queue.send(pb::ForwardedProposal { sequence, proposal }).await.map_err(|_| Closed)
+    pub async fn send(&self, sequence: u64, term: u64, proposal: bytes::Bytes) -> Result<(), Closed> {
+        self.queue.send(pb::ForwardedProposal { sequence, proposal, term }).await.map_err(|_| Closed)
     }
 }
 

@@ -155,18 +155,27 @@ impl Propose {
     /// For another member: proposes its encoded proposals, answers with those that were refused or lost.
     pub async fn submit_encoded(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal> {
         let parts = &*self.0;
-        let leader = parts.consensus.believed_leader();
+        let (leader, term) = parts.consensus.believed_leadership();
         let refuse = |sequence, refusal: pb::Refusal| pb::ForwardRefusal { sequence, refusal: refusal as i32, leader };
-        let all = |refusal| batch.iter().map(|proposal| refuse(proposal.sequence, refusal)).collect();
-        if parts.consensus.backlog() > BACKLOG_MAX {
-            return all(pb::Refusal::TooManyRequests);
+        // In the log of another term it would count for nothing, and its proposer would wait in vain.
+        let (batch, strangers): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proposal| proposal.term == term);
+        let mut refused: Vec<_> = strangers.iter().map(|proposal| refuse(proposal.sequence, pb::Refusal::NotLeader)).collect();
+        if batch.is_empty() {
+            return refused;
         }
-        let commands: Vec<_> = batch.iter().map(|proposal| Command(proposal.proposal.clone())).collect();
-        let results = match parts.consensus.raft().client_write_many(commands).await {
-            Ok(results) => results,
-            Err(_) => return all(pb::Refusal::Stopped),
+        let results = if parts.consensus.backlog() > BACKLOG_MAX {
+            Err(pb::Refusal::TooManyRequests)
+        } else {
+            let commands: Vec<_> = batch.iter().map(|proposal| Command(proposal.proposal.clone())).collect();
+            parts.consensus.raft().client_write_many(commands).await.map_err(|_| pb::Refusal::Stopped)
         };
-        let mut refused = Vec::new();
+        let results = match results {
+            Ok(results) => results,
+            Err(refusal) => {
+                refused.extend(batch.iter().map(|proposal| refuse(proposal.sequence, refusal)));
+                return refused;
+            }
+        };
         let mut results = std::pin::pin!(results);
         for proposal in &batch {
             let refusal = match futures::StreamExt::next(&mut results).await {
@@ -223,7 +232,7 @@ impl Parts {
             }
             let settled = tokio::select! {
                 biased;
-                settled = self.attempt(leader, waiter, bytes.clone()) => settled?,
+                settled = self.attempt((leader, term), waiter, bytes.clone()) => settled?,
                 () = self.waiters.lost(era, term), if leader != 0 => {
                     // Between the two looks of this select it may have been applied, and the later entry after it.
                     if let Some(Ok(result)) = waiter.outcome_by_now() {
@@ -255,12 +264,12 @@ impl Parts {
         }
     }
 
-    async fn attempt(&self, leader: u64, waiter: &mut Waiter, bytes: Bytes) -> Result<Result<ApplyResult, Failure>, Error> {
+    async fn attempt(&self, (leader, term): (u64, u64), waiter: &mut Waiter, bytes: Bytes) -> Result<Result<ApplyResult, Failure>, Error> {
         if leader == 0 {
             return Ok(Err(Failure::NotLeader));
         }
         if leader != self.consensus.member_id() {
-            self.forwarder.send(waiter.sequence(), bytes).await.map_err(|_| Error::Stopped)?;
+            self.forwarder.send(waiter.sequence(), term, bytes).await.map_err(|_| Error::Stopped)?;
             return Ok(waiter.outcome().await);
         }
         Ok(self.write_here(waiter, bytes).await)
