@@ -10,17 +10,16 @@ use super::remote;
 use crate::config::Config;
 use rusd_storage::raft::Opened;
 use rusd_storage::raft::types::Membership;
-use rusd_storage::types::LogPosition;
 use std::time::Duration;
 
 /// How long another member may take to show that it lives.
 const ASK: Duration = Duration::from_secs(2);
 
-/// Makes this member the only one, if it was not; the position that must be applied before any peer is heard.
+/// Makes this member the only one, if it was not.
 ///
 /// # Errors
 /// It would be a mistake, or the store fails.
-pub async fn force(config: &Config, stored: &Stored, opened: &mut Opened) -> Result<Option<LogPosition>, super::boot::BootError> {
+pub async fn force(config: &Config, stored: &Stored, opened: &mut Opened) -> Result<(), super::boot::BootError> {
     let (me, membership) = (stored.member_id, opened.newest_membership()?);
     if membership.voter_ids().next().is_none() {
         return Err(BootstrapError::NothingToForce(member_dir(config)).into());
@@ -31,7 +30,7 @@ pub async fn force(config: &Config, stored: &Stored, opened: &mut Opened) -> Res
     }
     if membership.nodes().count() == 1 {
         tracing::info!("--force-new-cluster: this member is the only one already; take the flag out");
-        return Ok(None);
+        return Ok(());
     }
     refuse_majority(stored, &membership).await?;
     let gone: Vec<String> = membership.nodes().filter(|(id, _)| **id != me).map(|(id, _)| format!("{id:x}")).collect();
@@ -43,7 +42,7 @@ pub async fn force(config: &Config, stored: &Stored, opened: &mut Opened) -> Res
         index = at.index,
         "forced a new cluster of this member alone; the others are removed for ever"
     );
-    Ok(Some(at))
+    Ok(())
 }
 
 /// Whoever tells the members of our cluster on a peer URL of a voter lives.

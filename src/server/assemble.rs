@@ -95,7 +95,10 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
         .await
         .map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
     let (engine, state, committed) = (opened.engine.clone(), opened.state.clone(), opened.committed);
-    let forced = if config.force_new_cluster { alone::force(&config, stored, &mut opened).await? } else { None };
+    if config.force_new_cluster {
+        alone::force(&config, stored, &mut opened).await?;
+    }
+    let goes_on_alone = opened.will_be_alone(stored.member_id)?;
     let new = !opened.has_vote && state.applied().is_none() && !stored.joins;
     if new {
         bootstrap::refuse_bootstrapped(&config, stored).await?;
@@ -112,8 +115,14 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let leases = LeaseRouting::new(clock.clone(), there, server.config.request_timeout());
     member.set_leases(clock.clone());
     let hub = Hub::new(Arc::new(StateHistory(server.state.clone())));
-    if let Some(forced) = forced {
-        applied(&server, forced, stop).await;
+    if let Some(index) = goes_on_alone {
+        let mut failed = server.engine.failure();
+        tokio::select! {
+            // Counted as etcd does.
+            () = sink.waiters.wait_applied(index + 1) => {}
+            _ = failed.wait_for(Option::is_some) => {}
+            () = stop.cancelled() => {}
+        }
     }
     serve_peers(&server, service, peer)?;
     tokio::spawn(hub.clone().follow(stop.clone()));
@@ -145,19 +154,6 @@ fn look_after_the_cluster(server: &Arc<Server>, stored: &Stored, stop: &Cancella
     if !stored.joins {
         let (member, until, founders) = (server.clone(), stop.clone(), stored.founders.clone());
         tokio::spawn(async move { publish::name_founders(&member, &founders, &until).await });
-    }
-}
-
-/// Until the entry that forced a cluster of one is applied: only from then on the others are known as removed, and refused. The wait ends
-/// with the store, too.
-async fn applied(server: &Server, position: LogPosition, stop: &CancellationToken) {
-    let (mut failed, mut members) = (server.engine.failure(), server.state.members_changed());
-    let reached =
-        async { while server.state.applied().is_none_or(|applied| applied.index < position.index) && members.changed().await.is_ok() {} };
-    tokio::select! {
-        () = reached => {}
-        _ = failed.wait_for(Option::is_some) => {}
-        () = stop.cancelled() => {}
     }
 }
 

@@ -157,12 +157,14 @@ async fn who_goes_on_alone_keeps_its_whole_log() {
     append(&store, &tail).await;
     apply(&mut store.state_machine, vec![first]).await;
     store.log_store.save_vote(&rusd_storage::raft::types::Vote::new(7, 2)).await.expect("durable");
+    assert_eq!(store.will_be_alone(3).expect("readable"), None);
     let forced = store.go_on_alone(3).await.expect("it has a node");
     assert_eq!(forced, LogPosition { term: 8, index: 3000 });
     drop(store);
 
     let mut again = opened(directory.path()).expect("reopened");
     assert_eq!(again.newest_membership().expect("readable").voter_ids().collect::<Vec<_>>(), [3]);
+    assert_eq!(again.will_be_alone(3).expect("readable"), Some(3000), "whoever starts it again must wait for the entry");
     let vote = again.log_store.vote_cell().get().expect("a vote");
     assert_eq!((vote.leader_id.term, vote.leader_id.voted_for, vote.committed), (8, 3, false));
     let applied = again.state.applied().map_or(0, |at| at.index + 1);
@@ -171,4 +173,5 @@ async fn who_goes_on_alone_keeps_its_whole_log() {
     assert_eq!((all(&again).kvs.len(), again.state.applied()), (2999, Some(forced)));
     assert_eq!(again.state.members().iter().map(|member| member.id).collect::<Vec<_>>(), [3]);
     assert!(again.state.is_removed(1) && again.state.is_removed(2));
+    assert_eq!(again.will_be_alone(3).expect("readable"), None);
 }

@@ -33,18 +33,33 @@ impl Opened {
     /// # Errors
     /// The log can't be read.
     pub fn newest_membership(&self) -> Result<Membership, StorageError> {
-        let applied = self.state.rooms().membership.read().membership.as_ref().and_then(membership_from_state);
-        let mut newest = applied.unwrap_or_default();
+        let applied = || self.state.rooms().membership.read().membership.as_ref().and_then(membership_from_state);
+        Ok(self.membership_to_come()?.map(|(_, membership)| membership).or_else(applied).unwrap_or_default())
+    }
+
+    /// The newest membership that is in the log but not applied, and its index.
+    fn membership_to_come(&self) -> Result<Option<(u64, Membership)>, StorageError> {
         let (bounds, _) = self.engine.log_bounds();
-        let Some((oldest, last)) = bounds else { return Ok(newest) };
-        let mut next = self.state.applied().map_or(oldest, |applied| oldest.max(applied.index + 1));
+        let Some((oldest, last)) = bounds else { return Ok(None) };
+        let (mut newest, mut next) = (None, self.state.applied().map_or(oldest, |applied| oldest.max(applied.index + 1)));
         while next <= last.index {
             let end = (next + CHUNK).min(last.index + 1);
-            let entries = self.log_store.read(next, end, false)?;
-            newest = entries.into_iter().filter_map(|entry| entry.payload.membership).next_back().unwrap_or(newest);
+            let entries = self.log_store.read(next, end, false)?.into_iter();
+            let changes = entries.filter_map(|entry| Some((entry.log_id.index, entry.payload.membership?)));
+            newest = changes.last().or(newest);
             next = end;
         }
         Ok(newest)
+    }
+
+    /// The index of an entry, not applied yet, that makes `id` the only member. Until it is applied no peer may be heard: it would not be
+    /// told that it was removed, and might take the entry away.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn will_be_alone(&self, id: u64) -> Result<Option<u64>, StorageError> {
+        let alone = |membership: &Membership| membership.nodes().count() == 1 && membership.get_node(&id).is_some();
+        Ok(self.membership_to_come()?.filter(|(_, membership)| alone(membership)).map(|(index, _)| index))
     }
 
     /// Makes `id` the only member, for ever; call it before consensus starts. Durable when it returns: the position of the entry that says
