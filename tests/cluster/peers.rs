@@ -6,12 +6,17 @@ use crate::harness::{PATIENCE, eventually};
 use crate::operator::{QUICK, add, id_of, insist, newcomer, remove, wait_equal};
 use bytes::Bytes;
 use futures::stream;
+use prost::Message as _;
 use rusd::pb::etcdserverpb::HashKvRequest;
 use rusd_network::pb::raft_internal_client::RaftInternalClient;
 use rusd_network::pb::snapshot_part::Part;
-use rusd_network::pb::{AppendRequest, Entry, PingRequest, SnapshotChunk, SnapshotEnd, SnapshotHead, SnapshotPart, Vote, VoteRequest};
+use rusd_network::pb::{
+    AppendRequest, Entry, ForwardRequest, ForwardedProposal, PingRequest, Refusal, SnapshotChunk, SnapshotEnd, SnapshotHead, SnapshotPart,
+    Vote, VoteRequest,
+};
 use rusd_network::{Caller, caller};
 use rusd_storage::command::state::{LogPosition, Membership, Node, StoredMembership, Voters};
+use rusd_storage::command::{Proposal, Put, proposal};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -58,6 +63,34 @@ impl Mouth {
         let parts = parts.into_iter().map(|part| SnapshotPart { part });
         self.client.clone().install_snapshot(self.request(stream::iter(parts))).await.map(drop)
     }
+}
+
+/// A put that counts in `term` alone, forwarded to the leader: how it was refused.
+async fn forward(mouth: &Mouth, term: u64) -> Option<Refusal> {
+    let put = Put { key: "forwarded".into(), value: "v".into(), ..Put::default() };
+    let proposal = Proposal { origin: 1, sequence: 1, term, command: Some(proposal::Command::Put(put)), ..Proposal::default() };
+    let proposals = vec![ForwardedProposal { sequence: 1, proposal: proposal.encode_to_vec().into(), term }];
+    let request = mouth.request(stream::iter([ForwardRequest { proposals }]));
+    let mut answers = mouth.client.clone().forward(request).await.expect("a stream").into_inner();
+    let answer = answers.message().await.expect("no failure")?;
+    Some(answer.refusals[0].refusal())
+}
+
+/// A leader that was deposed, or elected again, appends no write meant for another term: there it would count for nothing, and its proposer
+/// would wait in vain. Refused, it is made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_write_of_another_term_goes_back() {
+    let (mut cluster, revision, before) = running().await;
+    let leader = cluster.wait_leader().await;
+    let client = RaftInternalClient::new(channel(&cluster.members[leader].peer_url(), PATIENCE));
+    let mouth = Mouth { client, caller: identity(&cluster, (leader + 1) % 3) };
+    let status = cluster.client(leader).status().await.expect("a status");
+    for other in [0, status.raft_term - 1, status.raft_term + 1] {
+        assert_eq!(forward(&mouth, other).await, Some(Refusal::NotLeader), "term {other} of {}", status.raft_term);
+    }
+    unharmed(&mut cluster, revision, &before).await;
+    assert_eq!(forward(&mouth, status.raft_term).await, None, "its own term is taken");
+    assert_eq!(cluster.client(leader).get("forwarded").await.expect("it reads"), Some(b"v".to_vec()));
 }
 
 /// Member id, cluster id and data dir id, as the member has stored them.
