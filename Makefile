@@ -15,7 +15,7 @@ build: ## the release binary, target/release/rusd
 	$(CARGO) build --release --bin rusd
 
 test: tools ## all Rust tests but the long fault stories
-	$(CARGO) test --workspace -- --skip fault::
+	$(CARGO) test --workspace --no-fail-fast -- --skip fault::
 
 fault-stories: ## one story per fault on real processes, about ten minutes
 	$(CARGO) test --test linearizability fault::

@@ -49,7 +49,7 @@ enum Change {
 type Names = BTreeMap<PathBuf, Node>;
 
 /// What is on it for sure, and what waits.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     /// As the process sees it.
     current: Names,
