@@ -1,4 +1,4 @@
-//! Log lines: JSON with etcd's keys, or with `--log-format=console` something to read.
+//! Log lines: JSON with etcd's keys, or with `--log-format=console`, and on a terminal without any flag, something to read.
 //!
 //! JSON is what a terminal gets, too: programs that start an etcd on a terminal of their own, such as its own tests, parse the lines.
 //!
@@ -10,7 +10,7 @@ use crate::config::value::system_text;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -67,7 +67,7 @@ impl Logging {
         }
         let level = level(flags.text("log-level"))?;
         let json = match flags.text("log-format") {
-            "json" => true,
+            "json" => !newcomer(flags, io::stderr().is_terminal()),
             "console" => false,
             other => return Err(LoggingError::Format(other.into())),
         };
@@ -91,6 +91,12 @@ impl Logging {
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+}
+
+/// Somebody who starts a member by hand, without a flag or a variable, reads what it says. Whoever configures one gets JSON on a terminal too,
+/// as from etcd: programs that start members on a pseudo terminal take the lines apart, etcd's own tests among them.
+fn newcomer(flags: &Flags, terminal: bool) -> bool {
+    terminal && flags.none_is_set()
 }
 
 fn level(text: &str) -> Result<LevelFilter, LoggingError> {
@@ -316,6 +322,13 @@ mod tests {
             (&"it broke".into(), &"a\n\"b\"".into(), &3.into(), &1.into())
         );
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn only_who_configures_nothing_reads_lines_for_people() {
+        let none = Flags::read(&[], &[]).expect("flags");
+        let some = Flags::read(&["--name=a".into()], &[]).expect("flags");
+        assert_eq!([newcomer(&none, true), newcomer(&none, false), newcomer(&some, true)], [true, false, false]);
     }
 
     #[test]

@@ -167,6 +167,8 @@ const CONTRADICTIONS: &[Row] = &[
 
 /// `discovery failed`: what is found only when the member starts.
 const FAILED_STARTS: &[Row] = &[
+    row(&[MEMBER, "--listen-client-urls=http://127.0.0.1:99999"], 1, "listen tcp: address 99999: invalid port"),
+    row(&[MEMBER, "--listen-metrics-urls=http://127.0.0.1:65536"], 1, "listen tcp: address 65536: invalid port"),
     row(&[MEMBER, "--initial-cluster=y=http://127.0.0.1:{peer}"], 1, "couldn't find local name \"x\" in the initial cluster configuration"),
     row(&[MEMBER, "--initial-cluster="], 1, "couldn't find local name \"x\" in the initial cluster configuration"),
     row(

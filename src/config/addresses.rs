@@ -34,6 +34,10 @@ impl Addresses {
     }
 
     fn check_advertised(&self) -> Result<(), ConfigError> {
+        let bound = [&self.listen_peer, &self.listen_client, &self.listen_http, &self.listen_metrics, &self.advertise_peer];
+        if let Some(port) = bound.into_iter().flatten().find_map(|address| address.impossible_port.clone()) {
+            return Err(ConfigError::ImpossiblePort(port));
+        }
         if let Some(twice) = self.listen_http.iter().find(|address| self.listen_client.contains(address)) {
             return Err(ConfigError::SameForHttp(twice.text.clone()));
         }

@@ -19,6 +19,8 @@ pub enum ConfigError {
     UrlNotBuilt { flag: &'static str, url: String, what: &'static str },
     #[error("--initial-advertise-peer-urls {0:?} must be \"host:port\" (unexpected empty host ({1}))")]
     EmptyPeerHost(String, String),
+    #[error("listen tcp: address {0}: invalid port")]
+    ImpossiblePort(String),
     #[error("error setting up initial cluster: {0}")]
     Cluster(#[from] UrlError),
     #[error("--{0} must be >0 (set to 0ms)")]
@@ -50,6 +52,6 @@ pub enum ConfigError {
 impl ConfigError {
     /// etcd finds some of these only while it starts, and says so in another way.
     pub fn ends_start(&self) -> bool {
-        matches!(self, Self::Cluster(_) | Self::CompactionRetention(_) | Self::SameForHttp(_) | Self::MaxLearners)
+        matches!(self, Self::Cluster(_) | Self::ImpossiblePort(_) | Self::CompactionRetention(_) | Self::SameForHttp(_) | Self::MaxLearners)
     }
 }

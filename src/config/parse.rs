@@ -201,6 +201,11 @@ impl Flags {
         self.given.contains_key(name)
     }
 
+    /// Whether neither a flag nor a variable nor a file said anything.
+    pub fn none_is_set(&self) -> bool {
+        self.given.is_empty() && self.gates.is_empty() && !self.from_file
+    }
+
     /// A flag's text, given or default.
     pub fn text(&self, name: &str) -> &str {
         let flag = flags::find(name).unwrap_or_else(|| panic!("--{name} is not in the table"));

@@ -12,8 +12,10 @@ use url::Url;
 pub struct Address {
     /// As etcd prints it.
     pub text: String,
-    /// To take apart.
+    /// To take apart. Has the port 0 where there can't be one of that number.
     pub url: Url,
+    /// A port above 65535: Go takes the URL apart all the same, and finds nothing to listen on.
+    pub impossible_port: Option<String>,
 }
 
 /// Names with their sorted peer URLs, in the order in which the names came up.
@@ -56,8 +58,14 @@ pub fn parse(text: &str) -> Result<Address, UrlError> {
         }
     }
     let text = format!("{scheme}:{rest}");
-    let url = Url::parse(&text).map_err(|error| UrlError::Unreadable(text.clone(), error.to_string()))?;
-    Ok(Address { text, url })
+    let unreadable = |error: url::ParseError| UrlError::Unreadable(text.clone(), error.to_string());
+    let (url, impossible_port) = match (Url::parse(&text), text.rsplit_once(':')) {
+        (Err(url::ParseError::InvalidPort), Some((origin, port))) if port.bytes().all(|c| c.is_ascii_digit()) => {
+            (Url::parse(&format!("{origin}:0")).map_err(unreadable)?, Some(port.to_owned()))
+        }
+        (parsed, _) => (parsed.map_err(unreadable)?, None),
+    };
+    Ok(Address { text, url, impossible_port })
 }
 
 /// Go's way to find a scheme; empty where there is none.
@@ -173,7 +181,9 @@ mod tests {
         ] {
             assert_eq!(parse(text).expect_err(text).to_string(), error);
         }
-        assert!(parse("http://localhost:99999").is_err());
+        assert!(parse("http://localhost:x").is_err());
+        let impossible = parse("http://[::1]:99999").expect("Go takes it apart");
+        assert_eq!((impossible.text.as_str(), impossible.impossible_port.as_deref()), ("http://[::1]:99999", Some("99999")));
     }
 
     #[test]
