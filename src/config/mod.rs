@@ -96,6 +96,8 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     /// `--compaction-batch-limit`.
     pub compaction_batch_limit: usize,
+    /// `--warning-apply-duration`.
+    pub warning_apply_duration: Duration,
     /// `--compaction-sleep-interval`.
     pub compaction_sleep_interval: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
@@ -148,6 +150,7 @@ impl Config {
             quota_bytes: quota(flags.int("quota-backend-bytes")),
             watch_progress_notify_interval: progress_interval(flags.duration("watch-progress-notify-interval")),
             compaction_batch_limit: count("compaction-batch-limit"),
+            warning_apply_duration: flags.duration("warning-apply-duration"),
             compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
             auto_compaction: auto_compaction(flags)?,
             wal_dir: Some(flags.text("wal-dir")).filter(|text| !text.is_empty()).map(PathBuf::from),

@@ -17,10 +17,10 @@ const INLINE_KEYS_MAX: i64 = 500;
 impl Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
-        self.metrics.ranges.inc();
         let serializable = request.serializable;
         let range = Range::try_from(request)?;
         self.catch_up(serializable).await?;
+        self.server.measures.keys.ranges.inc();
         let store = self.server.state.store();
         let result = if is_small(&store, &range)? {
             store.range(&range).map_err(Error::from)?
@@ -38,16 +38,15 @@ impl Kv for Api {
 
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
         let request = request.into_inner();
-        self.metrics.ranges.inc();
         let serializable = request.serializable;
         let range = Range::try_from(request)?;
         range_stream::check(&range)?;
         self.catch_up(serializable).await?;
+        self.server.measures.keys.ranges.inc();
         Ok(Response::new(range_stream::chunks(self.clone(), range)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.metrics.puts.inc();
         let put = Put::try_from(request.into_inner())?;
         match self.propose(Command::Put(put)).await? {
             command::Response::Put { revision, prev_kv } => {
@@ -58,7 +57,6 @@ impl Kv for Api {
     }
 
     async fn delete_range(&self, request: Request<pb::DeleteRangeRequest>) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.metrics.deletes.inc();
         let delete = DeleteRange::try_from(request.into_inner())?;
         match self.propose(Command::DeleteRange(delete)).await? {
             command::Response::DeleteRange { revision, deleted, prev_kvs } => {
@@ -72,7 +70,6 @@ impl Kv for Api {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let request = request.into_inner();
-        self.metrics.txns.inc();
         let reads = reads_only(&request);
         let txn = crate::pb::txn(request, self.server.config.max_txn_ops)?;
         let otherwise = if reads.is_some() { Error::TooManyRequests } else { Error::Timeout };

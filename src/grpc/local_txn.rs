@@ -7,6 +7,7 @@ use crate::server::Error;
 use rusd_storage::Rejection;
 use rusd_storage::apply::holds;
 use rusd_storage::command::{Compare, Operation, Range, Response, Txn, operation};
+use rusd_storage::measure::Tally;
 use rusd_storage::mvcc::Store;
 use tonic::Status;
 
@@ -15,7 +16,14 @@ impl Api {
     pub(super) async fn local_txn(&self, txn: Txn) -> Result<Response, Status> {
         let store = self.server.state.store();
         let small = txn.compare.iter().all(|compare| compare.range_end.is_empty()) && ranges_are_small(&store, &txn)?;
-        if small { Ok(run(&store, &txn)?) } else { blocking(move || run(&store, &txn)).await }
+        let measures = self.server.measures.clone();
+        let answer = move || {
+            let mut tally = Tally::default();
+            let answer = run(&store, &txn, &mut tally);
+            measures.keys.add(tally);
+            answer
+        };
+        if small { Ok(answer()?) } else { blocking(answer).await }
     }
 }
 
@@ -36,19 +44,20 @@ fn ranges_are_small(store: &Store, txn: &Txn) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn run(store: &Store, txn: &Txn) -> Result<Response, Error> {
+fn run(store: &Store, txn: &Txn, tally: &mut Tally) -> Result<Response, Error> {
     loop {
         let revision = store.revision();
-        match run_at(store, txn, revision) {
+        match run_at(store, txn, revision, tally) {
             Err(Error::Rejected(Rejection::Compacted)) if store.compact_revision() > revision => continue,
             answer => return answer,
         }
     }
 }
 
-fn run_at(store: &Store, txn: &Txn, revision: i64) -> Result<Response, Error> {
+fn run_at(store: &Store, txn: &Txn, revision: i64, tally: &mut Tally) -> Result<Response, Error> {
     let mut succeeded = true;
     for compare in &txn.compare {
+        tally.ranges += 1;
         if !compares(store, compare, revision)? {
             succeeded = false;
             break;
@@ -58,6 +67,7 @@ fn run_at(store: &Store, txn: &Txn, revision: i64) -> Result<Response, Error> {
     let mut responses = Vec::with_capacity(branch.len());
     for range in ranges(branch) {
         let range = Range { revision: read_revision(store, range.revision, revision)?, ..range.clone() };
+        tally.ranges += 1;
         let mut result = store.range(&range)?;
         result.revision = revision;
         responses.push(Response::Range(result));

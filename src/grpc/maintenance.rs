@@ -64,7 +64,8 @@ impl Maintenance for Api {
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        let (hash, _, _) = self.hash_at(0).await?;
+        let store = self.server.state.store();
+        let hash = blocking(move || Ok(store.hash()?)).await?;
         Ok(Response::new(pb::HashResponse { header: self.header(0), hash }))
     }
 

@@ -24,7 +24,9 @@ mod transport;
 pub mod watch;
 
 use crate::metrics::Metrics;
+use crate::server::leases::Leases;
 use crate::server::{Error, Server};
+use crate::watch::Hub;
 use rusd_storage::command::{Response, proposal};
 use std::sync::Arc;
 
@@ -40,6 +42,10 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Room for large answers.
     pub outflow: Arc<outflow::Outflow>,
+    /// Watches.
+    pub hub: Arc<Hub>,
+    /// The clock of leases.
+    pub leases: Arc<Leases>,
 }
 
 impl Api {

@@ -6,6 +6,7 @@ pub mod health;
 pub mod serve;
 
 use crate::grpc::{self, Api};
+use crate::metrics::Sources;
 use crate::server::{Server, remote};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -52,7 +53,8 @@ async fn only_get(request: Request, next: Next) -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&api.server)).into_response()
+    let text = api.metrics.render(Sources { server: &api.server, hub: &api.hub, leases: &api.leases });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 async fn version(State(server): State<Arc<Server>>) -> Response {

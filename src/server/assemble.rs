@@ -43,8 +43,10 @@ pub struct Member {
     pub server: Arc<Server>,
     /// What the last run knew committed.
     pub committed: Option<LogPosition>,
-    hub: Arc<Hub>,
-    clock: Arc<Leases>,
+    /// Its watches.
+    pub hub: Arc<Hub>,
+    /// Its clock of leases.
+    pub clock: Arc<Leases>,
     leases: Arc<LeaseRouting>,
 }
 
@@ -89,7 +91,11 @@ impl ResultSink for Sink {
 pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListener>, stop: &CancellationToken) -> Result<Member, BootError> {
     let retention = config.auto_compaction;
     let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
-    let options = raft::Options { memory_bytes: config.memory_budget_bytes, ..raft::Options::default() };
+    let options = raft::Options {
+        memory_bytes: config.memory_budget_bytes,
+        slow_apply: Some(config.warning_apply_duration),
+        ..raft::Options::default()
+    };
     let (directory, results) = (member_dir(&config), sink.clone());
     let mut opened = tokio::task::spawn_blocking(move || raft::open(&directory, options, results))
         .await
@@ -107,7 +113,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     let identity = stored.identity();
     let Started { consensus, propose, read, members, member, service } =
         peers::start(&config, &identity, opened, sink.waiters.clone(), addresses.clone()).await?;
-    let server = Arc::new(Server { config, identity, state, engine, consensus, propose, read, members });
+    let server = Arc::new(Server { config, identity, measures: engine.measures(), state, engine, consensus, propose, read, members });
     let leadership = Arc::new(RaftLeadership(Arc::downgrade(&server)));
     let clock = Leases::new(server.state.clone(), leadership.clone(), server.config.election_timeout, server.config.request_timeout());
     let _ = sink.clock.set(clock.clone());

@@ -126,7 +126,13 @@ async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, 
     );
     let Some(stored) = stop.run_until_cancelled(bootstrap::identify(&config)).await.transpose()? else { return Ok(()) };
     let member = assemble(config, &stored, peer, &stop).await?;
-    let api = Api { server: member.server.clone(), metrics: Arc::new(Metrics::new()), outflow: Outflow::new() };
+    let api = Api {
+        server: member.server.clone(),
+        metrics: Arc::new(Metrics::new()),
+        outflow: Outflow::new(),
+        hub: member.hub.clone(),
+        leases: member.clock.clone(),
+    };
     let listening = Listening::new(front, api);
     listening.serve_routers(metrics, http::metrics_router)?;
     let ended = tokio::select! {

@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rusd_storage::Rejection;
 use rusd_storage::command::{ApplyResult, LeaseCheckpoint, LeaseRevoke, Response, lease_checkpoint, proposal, state};
+use rusd_storage::measure::Counter;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -102,6 +103,10 @@ pub struct Leases {
     /// Counts decided revokes and checkpoints that have ended, whichever way.
     settled: watch::Sender<u64>,
     in_flight: Arc<Semaphore>,
+    /// Keep-alives answered while this member led.
+    pub renewed: Counter,
+    /// Leases revoked since their time was over, while this member led.
+    pub expired: Counter,
 }
 
 #[derive(Default)]
@@ -160,6 +165,8 @@ impl Leases {
             clock: Mutex::default(),
             settled: watch::Sender::new(0),
             in_flight: Arc::new(Semaphore::new(REVOKES_IN_FLIGHT)),
+            renewed: Counter::default(),
+            expired: Counter::default(),
         })
     }
 
@@ -263,6 +270,9 @@ impl Leases {
         } else {
             Err(Error::NotLeader)
         };
+        if result.is_ok() {
+            self.expired.inc();
+        }
         match result {
             Ok(_) | Err(Error::Rejected(Rejection::LeaseNotFound)) => {
                 let mut clock = self.clock.lock();
@@ -303,7 +313,10 @@ impl Leases {
         let mut clock = self.clock.lock();
         for (id, answer) in ids.iter().zip(answers.iter_mut()).filter(|(_, answer)| answer.is_none()) {
             match clock.renew(*id, now, self.state.as_ref(), cleared) {
-                Renewal::Renewed(ttl_secs) => *answer = Some(ttl_secs),
+                Renewal::Renewed(ttl_secs) => {
+                    self.renewed.inc();
+                    *answer = Some(ttl_secs);
+                }
                 Renewal::Gone => *answer = Some(0),
                 Renewal::Wait => wait = true,
                 Renewal::Clear => clear.push(*id),

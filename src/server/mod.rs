@@ -32,6 +32,7 @@ pub use error::Error;
 
 use crate::config::Config;
 use rusd_storage::apply::State;
+use rusd_storage::measure::Measures;
 use std::sync::Arc;
 
 /// What a running member is made of.
@@ -44,6 +45,8 @@ pub struct Server {
     pub state: Arc<State>,
     /// Sizes.
     pub engine: rusd_storage::engine::Engine,
+    /// What is counted of the state.
+    pub measures: Arc<Measures>,
     /// The one openraft door.
     pub consensus: Arc<consensus::Consensus>,
     /// Writes.

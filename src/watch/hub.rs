@@ -10,6 +10,7 @@ use super::recent::Recent;
 use super::watcher::{Delivery, Item, Outlet, Place, Round, Watcher};
 use parking_lot::Mutex;
 use rusd_storage::Record;
+use rusd_storage::measure::Counter;
 use rusd_storage::mvcc::ReadError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,21 @@ pub struct Hub {
     shared: Mutex<Shared>,
     /// Somebody became unsynced.
     lagging: Notify,
+    /// Events that streams have taken out of their queues.
+    pub sent: Counter,
+}
+
+/// Sizes at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Streams.
+    pub streams: usize,
+    /// Watchers that their clients haven't cancelled.
+    pub watchers: usize,
+    /// Those of them that are behind and may catch up.
+    pub lagging: usize,
+    /// Events in the queues of streams.
+    pub pending_events: usize,
 }
 
 struct Shared {
@@ -50,6 +66,8 @@ struct Shared {
     serial: u64,
     /// Watchers of all streams that are neither joined nor gone.
     behind: usize,
+    /// Those of them that were told so, and wait to be cancelled.
+    compacted: usize,
     /// Streams that asked for progress up to a revision the hub has not reached.
     awaiting_progress: Vec<(Arc<Outlet>, i64)>,
     /// Events per group of the round being built; empty between rounds.
@@ -86,10 +104,11 @@ impl Hub {
             free_slots: Vec::new(),
             serial: 0,
             behind: 0,
+            compacted: 0,
             awaiting_progress: Vec::new(),
             matched: Vec::new(),
         };
-        Arc::new(Self { history, shared: Mutex::new(shared), lagging: Notify::new() })
+        Arc::new(Self { history, shared: Mutex::new(shared), lagging: Notify::new(), sent: Counter::default() })
     }
 
     /// The store as watchers see it.
@@ -97,10 +116,16 @@ impl Hub {
         self.history.as_ref()
     }
 
-    /// (streams, watchers, watchers that lag), for metrics.
-    pub fn counts(&self) -> (usize, usize, usize) {
+    /// For metrics.
+    pub fn counts(&self) -> Counts {
         let shared = self.shared.lock();
-        (shared.streams.iter().flatten().count(), shared.interest.len() + shared.behind, shared.behind)
+        let streams = || shared.streams.iter().flatten();
+        Counts {
+            streams: streams().count(),
+            watchers: shared.interest.len() + shared.behind,
+            lagging: shared.behind - shared.compacted,
+            pending_events: streams().map(|stream| stream.outlet.events()).sum(),
+        }
     }
 
     // ---- streams
@@ -424,6 +449,7 @@ impl Shared {
             stream.behind = stream.behind + behind(place) - behind(old);
         }
         self.behind = self.behind + behind(place) - behind(old);
+        self.compacted = self.compacted + usize::from(place == Place::Compacted) - usize::from(old == Place::Compacted);
     }
 
     fn remove(&mut self, watcher: &Arc<Watcher>) {

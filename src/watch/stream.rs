@@ -200,6 +200,7 @@ impl WatchStream {
                 if self.outlet.taken(&item) {
                     self.hub.unblock(&self.outlet);
                 }
+                self.hub.sent.add(item.events() as u64);
                 self.unpack(item);
             },
             () = tokio::time::sleep_until(self.next_tick), if self.notified > 0 => self.tick(),

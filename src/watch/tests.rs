@@ -1,7 +1,7 @@
 //! The hub's promises, told against a history of our own: nothing lost, doubled or reordered, whatever the client does.
 
 use super::history::History;
-use super::hub::{Hub, QUEUE_ITEMS};
+use super::hub::{Counts, Hub, QUEUE_ITEMS};
 use super::stream::{self, Create, Options, Response, WatchStream};
 use super::watcher::Filters;
 use bytes::Bytes;
@@ -279,7 +279,8 @@ async fn a_stopped_reader_costs_a_bounded_queue_and_loses_nothing() {
         scene.settle().await;
         assert_eq!(next(&mut reading).await.events().len(), 1, "the other stream isn't held up");
     }
-    assert_eq!(scene.hub.counts(), (2, 3, 1), "only the watch with events lags");
+    let counts = Counts { streams: 2, watchers: 3, lagging: 1, pending_events: QUEUE_ITEMS };
+    assert_eq!(scene.hub.counts(), counts, "only the watch with events lags");
     let b = scene.told.put("b");
     let last = scene.told.put("a");
     let mut seen = [Vec::new(), Vec::new()];
@@ -290,7 +291,7 @@ async fn a_stopped_reader_costs_a_bounded_queue_and_loses_nothing() {
     assert_eq!(seen[0], (2..b).chain([last]).collect::<Vec<_>>());
     assert_eq!(seen[1], [b]);
     scene.settle().await;
-    assert_eq!(scene.hub.counts(), (2, 3, 0), "and joins again");
+    assert_eq!(scene.hub.counts(), Counts { lagging: 0, pending_events: 1, ..counts }, "and joins again; the other stream has one to read");
 }
 
 #[tokio::test(start_paused = true)]
@@ -528,9 +529,9 @@ async fn streams_and_watches_leave_nothing_behind() {
         }
         scene.told.put("5");
         scene.settle().await;
-        assert_eq!(scene.hub.counts().1, 50 * 19);
+        assert_eq!(scene.hub.counts().watchers, 50 * 19);
     }
-    assert_eq!(scene.hub.counts(), (0, 0, 0));
+    assert_eq!(scene.hub.counts(), Counts::default());
 }
 
 /// Any mix of writes, reads, stops, creates and cancels: each watch gets exactly its events, in order.

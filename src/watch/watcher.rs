@@ -101,6 +101,7 @@ pub struct Round {
     /// One per watcher.
     pub deliveries: Vec<Delivery>,
     bytes: usize,
+    events: usize,
 }
 
 impl Round {
@@ -116,6 +117,7 @@ impl Round {
             self.bytes += delivery.events.iter().map(|event| event.weight()).sum::<usize>();
         }
         self.bytes += size_of::<Delivery>();
+        self.events += delivery.events.len();
         self.deliveries.push(delivery);
     }
 }
@@ -149,6 +151,14 @@ impl Item {
             Self::Progress { watch_ids, .. } => watch_ids.len() * 8,
         }
     }
+
+    /// How many events it carries.
+    pub(super) fn events(&self) -> usize {
+        match self {
+            Self::Round(round) => round.events,
+            Self::Compacted { .. } | Self::Progress { .. } => 0,
+        }
+    }
 }
 
 /// The hub's side of a stream: its bounded queue.
@@ -159,6 +169,7 @@ pub struct Outlet {
     sender: mpsc::Sender<Item>,
     items: AtomicUsize,
     bytes: AtomicUsize,
+    events: AtomicUsize,
     /// Some watcher waits for room.
     pub(super) blocked: AtomicBool,
 }
@@ -166,8 +177,20 @@ pub struct Outlet {
 impl Outlet {
     pub(super) fn new(slot: usize) -> (Arc<Self>, mpsc::Receiver<Item>) {
         let (sender, receiver) = mpsc::channel(QUEUE_ITEMS);
-        let outlet = Self { slot, sender, items: AtomicUsize::new(0), bytes: AtomicUsize::new(0), blocked: AtomicBool::new(false) };
+        let outlet = Self {
+            slot,
+            sender,
+            items: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            blocked: AtomicBool::new(false),
+        };
         (Arc::new(outlet), receiver)
+    }
+
+    /// Events in the queue.
+    pub(super) fn events(&self) -> usize {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Whether another item is taken.
@@ -188,6 +211,7 @@ impl Outlet {
         let bytes = item.bytes();
         self.items.fetch_add(1, Ordering::SeqCst);
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.events.fetch_add(item.events(), Ordering::Relaxed);
         // Full can't be (the count is never below what is in the channel); closed means that the stream is on its way out.
         let _ = self.sender.try_send(item);
         Ok(())
@@ -197,6 +221,7 @@ impl Outlet {
     pub(super) fn taken(&self, item: &Item) -> bool {
         self.items.fetch_sub(1, Ordering::SeqCst);
         self.bytes.fetch_sub(item.bytes(), Ordering::SeqCst);
+        self.events.fetch_sub(item.events(), Ordering::Relaxed);
         self.blocked.load(Ordering::SeqCst) && self.half_free()
     }
 }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod engine;
 pub mod error;
 pub mod lessor;
+pub mod measure;
 pub mod mvcc;
 pub mod raft;
 pub mod snapshot;

@@ -25,7 +25,7 @@ impl ResultSink for Nobody {
 
 fn opened(path: &Path) -> Result<Opened, StorageError> {
     let engine = engine::Options { purge_beyond_state: true, ..engine::Options::default() };
-    open(path, Options { engine, memory_bytes: 64 << 20 }, Arc::new(Nobody))
+    open(path, Options { engine, memory_bytes: 64 << 20, ..Options::default() }, Arc::new(Nobody))
 }
 
 struct Builder;

@@ -20,6 +20,7 @@ mod large;
 mod lease;
 mod limits;
 mod maintenance;
+mod metrics;
 mod no_leader;
 mod pair;
 mod random;

@@ -92,13 +92,7 @@ pub const FEATURES: &[Flag] = &[
         "Skip verification of SAN field in client certificate for peer connections",
     ),
     flag("watch-progress-notify-interval", Duration, "10m", Built, "Duration of periodical watch progress notification"),
-    flag(
-        "warning-apply-duration",
-        Duration,
-        "100ms",
-        Later("warnings of slow requests"),
-        "Warning is generated if requests take more than this duration",
-    ),
+    flag("warning-apply-duration", Duration, "100ms", Built, "Warning is generated if requests take more than this duration"),
     flag(
         "bootstrap-defrag-threshold-megabytes",
         Uint,

@@ -8,6 +8,9 @@ use crate::error::{Rejection, StorageError};
 /// A new lease.
 pub fn grant(rooms: &Rooms, grant: &LeaseGrant) -> ApplyResult {
     let lease = rooms.lessor.write().grant(grant.id, grant.ttl_secs)?;
+    let leases = &rooms.log.measures().leases;
+    leases.granted.inc();
+    leases.ttl.observe(u64::try_from(lease.ttl_secs).unwrap_or(0));
     rooms.delta(delta::Delta::Lease(lease));
     Ok(Response::LeaseGrant { revision: rooms.store.revision(), id: lease.id, ttl_secs: lease.ttl_secs })
 }
@@ -15,6 +18,7 @@ pub fn grant(rooms: &Rooms, grant: &LeaseGrant) -> ApplyResult {
 /// Ends a lease; its keys go, in order, as one revision.
 pub fn revoke(rooms: &Rooms, id: i64) -> Result<ApplyResult, StorageError> {
     let Some(keys) = rooms.lessor.write().revoke(id) else { return Ok(Err(Rejection::LeaseNotFound)) };
+    rooms.log.measures().leases.revoked.inc();
     rooms.delta(delta::Delta::RevokedLease(id));
     let mut write = rooms.store.write();
     write.delete_keys(keys.iter().map(|key| &key[..]))?;

@@ -20,6 +20,7 @@ use crate::command::state::{self, Delta, delta};
 use crate::command::{AlarmType, ApplyResult, ChangeMember, MemberRecord, Proposal, Response};
 use crate::error::{Rejection, StorageError};
 use crate::lessor::Lessor;
+use crate::measure::{KINDS, Stopwatch, kind_of};
 use crate::mvcc::Store;
 use crate::statelog::StateLog;
 use crate::types::LogPosition;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// An image of the small rooms is written after so many deltas, so that a restart replays few and old ones can leave the disk.
@@ -70,12 +72,14 @@ pub struct State {
     rooms: RwLock<Arc<Rooms>>,
     revision: watch::Sender<i64>,
     members: watch::Sender<u64>,
+    /// Who takes longer to be applied is told of.
+    slow: Option<Duration>,
 }
 
 impl State {
-    pub(crate) fn new(rooms: Rooms) -> Self {
+    pub(crate) fn new(rooms: Rooms, slow: Option<Duration>) -> Self {
         let revision = watch::channel(rooms.store.revision()).0;
-        Self { rooms: RwLock::new(Arc::new(rooms)), revision, members: watch::channel(0).0 }
+        Self { rooms: RwLock::new(Arc::new(rooms)), revision, members: watch::channel(0).0, slow }
     }
 
     pub(crate) fn rooms(&self) -> Arc<Rooms> {
@@ -179,7 +183,7 @@ impl State {
         if !matches!(proposal.and_then(|proposal| proposal.command.as_ref()), Some(Command::ChangeMember(_))) {
             set_membership();
         }
-        let result = proposal.map(|proposal| command(&rooms, position, proposal)).transpose()?;
+        let result = proposal.map(|proposal| self.measured(&rooms, position, proposal)).transpose()?;
         set_membership();
         // Ended already if the entry published changes of keys: history must hold them before anyone is told.
         rooms.log.end();
@@ -189,6 +193,22 @@ impl State {
             || matches!(proposal.and_then(|proposal| proposal.command.as_ref()), Some(Command::PublishMember(_) | Command::ChangeMember(_)))
         {
             self.members.send_modify(|count| *count += 1);
+        }
+        Ok(result)
+    }
+
+    /// Applies a command, and how long it takes is counted; accepted is what etcd counts as a success.
+    fn measured(&self, rooms: &Rooms, position: LogPosition, proposal: &Proposal) -> Result<ApplyResult, StorageError> {
+        let watch = Stopwatch::start();
+        let result = command(rooms, position, proposal)?;
+        let Some(kind) = proposal.command.as_ref().and_then(kind_of) else { return Ok(result) };
+        let (took, measures) = (watch.elapsed(), rooms.log.measures());
+        let applies = &measures.applies[kind];
+        let accepted = matches!(result, Ok(_) | Err(Rejection::Compacted));
+        if accepted { &applies.accepted } else { &applies.rejected }.took(took);
+        if let Some(expected) = self.slow.filter(|slow| took > *slow) {
+            measures.slow.inc();
+            tracing::warn!(kind = KINDS[kind], index = position.index, ?took, ?expected, "apply request took too long");
         }
         Ok(result)
     }

@@ -5,6 +5,7 @@ use super::kv::{delete_in, deleted_response, put_in};
 use super::{Rooms, holds};
 use crate::command::{ApplyResult, Compare, Operation, Put, Range, Response, Txn, operation};
 use crate::error::{Rejection, StorageError};
+use crate::measure::Tally;
 use crate::mvcc::{ReadError, WriteTxn, in_range};
 
 /// Which branch runs, at every level, in order of the nested txns of that branch.
@@ -32,7 +33,10 @@ pub fn has_put(txn: &Txn) -> bool {
 /// A txn.
 pub fn txn(rooms: &Rooms, txn: &Txn) -> Result<ApplyResult, StorageError> {
     let mut write = rooms.store.write();
-    let path = choose(&write, txn)?;
+    let mut compared = Tally::default();
+    let path = choose(&write, txn, &mut compared);
+    rooms.log.measures().keys.add(compared);
+    let path = path?;
     if let Err(rejection) = check(rooms, &write, txn, &path, &mut Deleted::new())? {
         return Ok(Err(rejection));
     }
@@ -45,15 +49,19 @@ pub fn txn(rooms: &Rooms, txn: &Txn) -> Result<ApplyResult, StorageError> {
     Ok(Ok(Response::Txn { revision: write.publish(), succeeded: path.succeeded, responses }))
 }
 
-fn choose(write: &WriteTxn<'_>, txn: &Txn) -> Result<Path, StorageError> {
+fn choose(write: &WriteTxn<'_>, txn: &Txn, compared: &mut Tally) -> Result<Path, StorageError> {
     let mut succeeded = true;
     for compare in &txn.compare {
-        succeeded = succeeded && compares(write, compare)?;
+        if !succeeded {
+            break;
+        }
+        compared.ranges += 1;
+        succeeded = compares(write, compare)?;
     }
     let mut path = Path { succeeded, nested: Vec::new() };
     for op in branch(txn, &path) {
         if let Some(operation::Operation::Txn(nested)) = &op.operation {
-            path.nested.push(choose(write, nested)?);
+            path.nested.push(choose(write, nested, compared)?);
         }
     }
     Ok(path)

@@ -3,19 +3,21 @@
 //! The clock here only measures; it never reaches the state.
 #![allow(clippy::disallowed_methods)]
 
+use crate::measure::{Counter, Histogram};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Upper bounds of the buckets, seconds: etcd's `Exp(0.001, 2, 14)`.
-pub const BUCKETS: [f64; 14] = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192];
-
 /// Cumulative since start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EngineMetrics {
-    buckets: [AtomicU64; 14],
-    count: AtomicU64,
-    micros: AtomicU64,
+    /// Frames of the log put into sled for one sync, seconds.
+    pub log_writes: Histogram,
+    /// Bytes of these frames.
+    pub log_bytes: Counter,
+    /// fdatasyncs, seconds.
+    pub syncs: Histogram,
+    /// All that one sync makes durable, log and state, written and synced, seconds.
+    pub commits: Histogram,
     recent: Mutex<Recent>,
 }
 
@@ -64,18 +66,14 @@ impl EngineMetrics {
             }
         }
         drop(recent);
-        let seconds = took.as_secs_f64();
-        if let Some(bucket) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.syncs.took(took);
     }
+}
 
-    /// (count per bucket, not cumulated; count; sum in seconds).
-    pub fn syncs(&self) -> ([u64; 14], u64, f64) {
-        let buckets = std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed));
-        (buckets, self.count.load(Ordering::Relaxed), self.micros.load(Ordering::Relaxed) as f64 / 1e6)
+impl Default for EngineMetrics {
+    fn default() -> Self {
+        let disk = || Histogram::seconds(0.001, 14);
+        Self { log_writes: disk(), log_bytes: Counter::default(), syncs: disk(), commits: disk(), recent: Mutex::default() }
     }
 }
 

@@ -19,10 +19,11 @@ mod queue;
 mod state;
 mod writer;
 
-pub use metrics::{BUCKETS, EngineMetrics};
+pub use metrics::EngineMetrics;
 pub use state::Incoming;
 
 use crate::error::StorageError;
+use crate::measure::Measures;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use directory::Directory;
@@ -160,6 +161,8 @@ struct Shared {
     committed: Mutex<Option<LogPosition>>,
     failure: tokio::sync::watch::Sender<Option<StorageError>>,
     metrics: Arc<EngineMetrics>,
+    /// What the rooms count: they are replaced by a snapshot, this isn't.
+    measures: Arc<Measures>,
     frame_bytes: AtomicU64,
 }
 
@@ -361,6 +364,11 @@ impl Engine {
     /// Figures of the writer.
     pub fn metrics(&self) -> Arc<EngineMetrics> {
         Arc::clone(&self.shared().metrics)
+    }
+
+    /// What is counted of the state in it.
+    pub fn measures(&self) -> Arc<Measures> {
+        Arc::clone(&self.shared().measures)
     }
 
     /// The error that took the store out of service, once there is one. The member must leave service when it fires.

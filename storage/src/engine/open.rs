@@ -95,6 +95,7 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
         committed: Mutex::new(recovered_log.committed),
         failure: tokio::sync::watch::channel(None).0,
         metrics: Arc::default(),
+        measures: Arc::default(),
         frame_bytes: AtomicU64::new(frame_bytes),
     });
     let writer = Writer {

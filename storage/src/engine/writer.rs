@@ -79,6 +79,7 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), StorageError> {
+        let begun = Instant::now();
         let mut inserted = None;
         while let Some(job) = self.pending.pop_front() {
             if let Job::Append(_, number, _) = &job {
@@ -98,6 +99,7 @@ impl Writer {
         }
         if !self.waiting.is_empty() {
             self.sync()?;
+            self.shared.metrics.commits.took(begun.elapsed());
             // The newest first: openraft only looks at the newest, and so wakes up once instead of for each.
             while let Some(done) = self.waiting.pop_back() {
                 done(Ok(()));
@@ -170,6 +172,7 @@ impl Writer {
 
     fn flush_packed(&mut self) -> Result<(), StorageError> {
         let Some((first, last)) = self.packed_span.take() else { return Ok(()) };
+        let begun = Instant::now();
         let mut packed = std::mem::take(&mut self.packed);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let committed = self.shared.committed.lock().map(|at| if at.index > last.index { last } else { at });
@@ -183,6 +186,8 @@ impl Writer {
         };
         let bytes = (packed.len() - HEADER) as u64;
         self.shared.frame_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.metrics.log_writes.took(begun.elapsed());
+        self.shared.metrics.log_bytes.add(bytes);
         self.framed.push_back(LogFrame { id, first, last, slots, bytes });
         packed.truncate(HEADER);
         packed.shrink_to(2 * FRAME_BYTES_MAX);

@@ -5,6 +5,7 @@ use super::Store;
 use super::entry::Older;
 use super::hash::{CACHED_MAX, Hashing};
 use crate::error::{Rejection, StorageError};
+use crate::measure::Stopwatch;
 use crate::types::Record;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,13 +47,15 @@ pub(super) struct Round {
     /// Compactions that the round does at once, to be hashed before anything is pruned: each hash is what all members have, however
     /// far they are with the work on disk.
     hashes: VecDeque<Pending>,
+    /// Since when; none for what an earlier run has left to sweep.
+    watch: Option<Stopwatch>,
 }
 
 impl Work {
     /// Everything up to `compact_revision` is done as far as the index goes; dead frames are swept by the first round.
     pub(super) fn new(compact_revision: i64) -> Self {
         let phase = if compact_revision < 0 { Phase::Idle } else { Phase::Settle };
-        let round = Round { phase, target: compact_revision, hashes: VecDeque::new() };
+        let round = Round { phase, target: compact_revision, hashes: VecDeque::new(), watch: None };
         Self { queue: VecDeque::new(), round: Arc::new(Mutex::new(round)) }
     }
 }
@@ -81,11 +84,20 @@ impl Store {
         if Arc::strong_count(&self.holders) > 1 || self.log.retired() {
             return Ok(false);
         }
-        round.phase = match std::mem::replace(&mut round.phase, Phase::Idle) {
+        let step = Stopwatch::start();
+        let compactions = &self.log.measures().compactions;
+        let phase = std::mem::replace(&mut round.phase, Phase::Idle);
+        let swept = matches!(phase, Phase::Sweep);
+        let pause = match phase {
+            Phase::Prune(_) => Some(&compactions.index_step),
+            Phase::Hash(_) | Phase::Sweep => Some(&compactions.step),
+            Phase::Idle | Phase::NextHash | Phase::Settle => None,
+        };
+        round.phase = match phase {
             Phase::Idle => {
                 round.hashes = self.next_targets();
                 let Some(last) = round.hashes.back() else { return Ok(false) };
-                round.target = last.revision;
+                (round.target, round.watch) = (last.revision, Some(step));
                 Phase::NextHash
             }
             Phase::NextHash => match round.hashes.pop_front() {
@@ -98,6 +110,15 @@ impl Store {
             Phase::Settle => Phase::Sweep,
             Phase::Sweep => self.sweep()?,
         };
+        if let Some(pause) = pause {
+            pause.observe(step.millis());
+        }
+        if swept
+            && matches!(round.phase, Phase::Idle)
+            && let Some(watch) = round.watch.take()
+        {
+            compactions.done(watch);
+        }
         Ok(!matches!(round.phase, Phase::Idle) || !self.work.lock().queue.is_empty())
     }
 
@@ -154,6 +175,7 @@ impl Store {
                 }
             }
         }
+        self.log.measures().compactions.keys.add(dead.len() as u64);
         self.log.died_all(dead.iter().map(|(at, older)| (&keys[*at][..], older.revision(), older.tombstone())));
         last
     }

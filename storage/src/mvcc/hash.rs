@@ -2,6 +2,7 @@
 
 use super::{ReadError, Store};
 use crate::error::{Rejection, StorageError};
+use crate::measure::{Histogram, Stopwatch};
 use crate::types::Record;
 use bytes::BufMut;
 use prost::encoding::{bytes as pb_bytes, int64};
@@ -36,8 +37,21 @@ impl Store {
         // 0 asks for the newest revision, but a compaction at 0 leaves a hash of its own.
         match self.compaction_hash(revision).filter(|_| revision != 0) {
             Some((hash, compact_revision)) => Ok((hash, compact_revision, revision)),
-            None => self.hash_kv_in_steps(revision, &mut || {}),
+            None => self.measured(&self.log.measures().compactions.hash_revision, revision),
         }
+    }
+
+    /// etcd's Hash: the same over all there is.
+    pub fn hash(&self) -> Result<u32, ReadError> {
+        let (hash, _, _) = self.measured(&self.log.measures().compactions.hash, 0)?;
+        Ok(hash)
+    }
+
+    fn measured(&self, histogram: &Histogram, revision: i64) -> Result<(u32, i64, i64), ReadError> {
+        let watch = Stopwatch::start();
+        let answer = self.hash_kv_in_steps(revision, &mut || {})?;
+        histogram.took(watch.elapsed());
+        Ok(answer)
     }
 
     /// The newest revision that has a hash from its compaction, if that still lives in memory.

@@ -6,6 +6,7 @@ use super::read::Walk;
 use super::{RangeResult, ReadError, Store, in_range};
 use crate::command::{DeleteRange, Put, Range};
 use crate::error::{Rejection, StorageError};
+use crate::measure::Tally;
 use crate::types::{KeyValue, Record, Revision};
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
@@ -47,6 +48,8 @@ pub struct WriteTxn<'a> {
     main: i64,
     /// Next sub revision: how many changes there were.
     sub: i64,
+    /// Told when it is over, whether or not it is published.
+    tally: Tally,
 }
 
 impl Store {
@@ -54,7 +57,7 @@ impl Store {
 
     /// Starts the changes of one entry; between `StateLog::begin` and `end`.
     pub fn write(&self) -> WriteTxn<'_> {
-        WriteTxn { store: self, main: self.revision() + 1, sub: 0 }
+        WriteTxn { store: self, main: self.revision() + 1, sub: 0, tally: Tally::default() }
     }
 }
 
@@ -91,7 +94,8 @@ impl WriteTxn<'_> {
     }
 
     /// A range inside the entry (b.1): sees own changes.
-    pub fn range(&self, range: &Range) -> Result<RangeResult, ReadError> {
+    pub fn range(&mut self, range: &Range) -> Result<RangeResult, ReadError> {
+        self.tally.ranges += 1;
         self.store.range_at(range, Some(self.now()))
     }
 
@@ -118,11 +122,14 @@ impl WriteTxn<'_> {
     /// Puts; the lease was checked by the caller, who also keeps the lessor's attachments. Answers what was there before.
     pub fn put(&mut self, put: &Put) -> Result<Result<Option<Replaced>, Rejection>, StorageError> {
         let (mut value, mut lease) = (put.value.clone(), put.lease);
+        self.tally.ranges += u64::from(put.ignore_value || put.ignore_lease || put.prev_kv);
         if put.ignore_value || put.ignore_lease {
             let Some(kept) = self.kept(put)? else { return Ok(Err(Rejection::KeyNotFound)) };
             value = if put.ignore_value { kept.value } else { value };
             lease = if put.ignore_lease { kept.lease } else { lease };
         }
+        self.tally.puts += 1;
+        self.tally.put_bytes += (put.key.len() + value.len()) as u64;
         let revision = Revision::new(self.main, self.sub);
         self.sub += 1;
         let (record, before) = self.store.index.write().put(revision, &put.key, &value, lease);
@@ -143,6 +150,8 @@ impl WriteTxn<'_> {
 
     /// Deletes a range.
     pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<Deleted, StorageError> {
+        self.tally.ranges += u64::from(delete.prev_kv);
+        self.tally.deletes += 1;
         let mut deleted = Deleted::default();
         let mut next = Some(delete.key.to_vec());
         while let Some(from) = next.take() {
@@ -179,7 +188,7 @@ impl WriteTxn<'_> {
             let items: Vec<Item> = {
                 let index = self.store.index.read();
                 let live = |key: &[u8]| index.tree.get(key).filter(|entry| entry.live()).map(|entry| entry.item.clone());
-                keys.by_ref().take(DELETE_KEYS).filter_map(live).collect()
+                keys.by_ref().take(DELETE_KEYS).inspect(|_| self.tally.deletes += 1).filter_map(live).collect()
             };
             self.delete(&items, false, &mut deleted)?;
         }
@@ -219,5 +228,11 @@ impl WriteTxn<'_> {
             self.store.published.send_replace(self.main);
         }
         self.now()
+    }
+}
+
+impl Drop for WriteTxn<'_> {
+    fn drop(&mut self) {
+        self.store.log.measures().keys.add(self.tally);
     }
 }

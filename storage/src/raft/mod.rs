@@ -18,6 +18,7 @@ use crate::statelog::{Recovery, StateLog};
 use crate::types::LogPosition;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where results of applied entries go: the proposing member's waiting requests.
 pub trait ResultSink: Send + Sync + 'static {
@@ -39,6 +40,8 @@ pub struct Options {
     pub engine: engine::Options,
     /// Budget of resident values, bytes.
     pub memory_bytes: u64,
+    /// What takes longer to be applied is counted and logged.
+    pub slow_apply: Option<Duration>,
 }
 
 /// The opened store and openraft's two faces of it.
@@ -70,7 +73,7 @@ pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Re
     let (applied, deltas, frames) = recovery.finish()?;
     check_order(directory, applied, &recovered)?;
     let log = StateLog::new(engine.clone(), frames, applied);
-    let state = Arc::new(State::new(rooms.finish(log, deltas)?));
+    let state = Arc::new(State::new(rooms.finish(log, deltas)?, options.slow_apply));
     let vote = match &recovered.vote {
         None => None,
         Some(bytes) => Some(log_store::decode_vote(bytes.clone()).ok_or_else(|| damaged(directory, "vote", "it can't be decoded"))?),

@@ -20,6 +20,7 @@ pub use recovery::{Recovered, Recovery};
 use crate::command::state::Delta;
 use crate::engine::{Engine, FRAME_BYTES_MAX, FrameId, StateFrame};
 use crate::error::StorageError;
+use crate::measure::Measures;
 use crate::types::{LogPosition, Record, Revision};
 use bytes::Bytes;
 use open::Open;
@@ -61,17 +62,30 @@ pub struct StateLog {
     open: Mutex<Open>,
     directory: RwLock<Directory>,
     sweep: Mutex<sweep::Sweep>,
+    measures: Arc<Measures>,
 }
 
 impl StateLog {
     /// On an opened engine.
     pub fn new(engine: Engine, directory: Directory, applied: Option<LogPosition>) -> Self {
-        Self::with_frames(Arc::new(engine), directory, applied)
+        let measures = engine.measures();
+        Self { measures, ..Self::with_frames(Arc::new(engine), directory, applied) }
     }
 
     /// On any keeper of frames.
     pub fn with_frames(frames: Arc<dyn Frames>, directory: Directory, applied: Option<LogPosition>) -> Self {
-        Self { frames, open: Mutex::new(Open::new(applied)), directory: RwLock::new(directory), sweep: Mutex::default() }
+        Self {
+            frames,
+            open: Mutex::new(Open::new(applied)),
+            directory: RwLock::new(directory),
+            sweep: Mutex::default(),
+            measures: Arc::default(),
+        }
+    }
+
+    /// What is counted of the state.
+    pub fn measures(&self) -> &Arc<Measures> {
+        &self.measures
     }
 
     // ---- apply thread only
