@@ -1,0 +1,60 @@
+//! The crate `etcd-client` against real processes: the program of `tests/rust-client`, which knows nothing of the server behind the endpoints.
+//!
+//! The real etcd comes first of all: what it doesn't pass is no expectation of etcd's.
+
+mod harness;
+
+use harness::cluster::Cluster;
+use harness::process::run;
+use harness::tool;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// Long enough for a first build on a busy machine.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// How many steps the program has.
+const STEPS: usize = 15;
+
+/// The program. Its crate calls protoc when it is built, so something that answers to that is built before.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rust-client");
+    let protoc = target.join("debug/protoc");
+    for package in ["protoc", "rust-client"] {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--locked", "-p", package, "--target-dir"]).arg(&target).env("PROTOC", &protoc);
+        build.current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/rust-client"));
+        let ended = run(build, LIMIT);
+        assert_eq!(ended.code, Some(0), "{package} doesn't build:\n{}{}", ended.stdout, ended.stderr);
+    }
+    target.join("debug/rust-client")
+});
+
+fn drive(cluster: &Cluster) {
+    let mut program = Command::new(&*PROGRAM);
+    program.args(cluster.endpoints());
+    let ended = run(program, LIMIT);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.stdout.lines().filter(|line| line.starts_with("ok ")).count(), STEPS, "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn the_real_etcd_meets_the_expectations() {
+    let mut cluster = Cluster::prepare(1, &[]);
+    cluster.members[0].program = tool("etcd");
+    cluster.start_all();
+    cluster.wait_all().await;
+    drive(&cluster);
+}
+
+#[tokio::test]
+async fn one_member_meets_the_expectations() {
+    drive(&Cluster::running(1, &[]).await);
+}
+
+#[tokio::test]
+async fn three_members_meet_the_expectations() {
+    drive(&Cluster::running(3, &[]).await);
+}
