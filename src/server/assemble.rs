@@ -106,7 +106,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     }
     let goes_on_alone = opened.will_be_alone(stored.member_id)?;
     let new = !opened.has_vote && state.applied().is_none() && !stored.joins;
-    if new {
+    if new && !stored.peers_were_asked {
         bootstrap::refuse_bootstrapped(&config, stored).await?;
     }
     let addresses = stored.founders.iter().map(|founder| (founder.id, founder.peer_urls.clone()));

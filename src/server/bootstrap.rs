@@ -3,7 +3,7 @@
 //! | data dir | `--initial-cluster-state` | peers are asked | then |
 //! |---|---|---|---|
 //! | has an identity | ignored | no | restart |
-//! | empty | new | does one know this id as started? then refuse | identity from the flags |
+//! | empty | new | all: does one know this id as started? then refuse | identity from the flags |
 //! | empty | existing | who are the members? | identity from the one with our URLs |
 //! | holds an etcd's database | | no | refuse, touch nothing |
 //!
@@ -151,10 +151,11 @@ pub async fn identify(config: &Config) -> Result<Stored, BootstrapError> {
 /// Asks the peers whether one of them knows this member as started: then it has been wiped, and has forgotten what it promised.
 /// To be asked as long as this member was never initialized.
 pub async fn refuse_bootstrapped(config: &Config, stored: &Stored) -> Result<(), BootstrapError> {
-    let Some(remote) = remote::first(&other_urls(config), ASK_NEW).await else { return Ok(()) };
-    match remote.members.iter().find(|member| member.id == stored.member_id) {
-        Some(member) if !member.client_urls.is_empty() => Err(BootstrapError::AlreadyBootstrapped(stored.member_id)),
-        _ => Ok(()),
+    let remotes = remote::all(&other_urls(config), ASK_NEW).await;
+    let mut known = remotes.iter().flat_map(|remote| &remote.members).filter(|member| member.id == stored.member_id);
+    match known.any(|member| !member.client_urls.is_empty()) {
+        true => Err(BootstrapError::AlreadyBootstrapped(stored.member_id)),
+        false => Ok(()),
     }
 }
 
@@ -165,9 +166,10 @@ async fn found(config: &Config) -> Result<Stored, BootstrapError> {
     if config.initial_cluster.is_empty() {
         return Err(BootstrapError::NoCluster);
     }
-    let stored = Stored::of_new_cluster(&config.name, &config.initial_cluster, &config.initial_cluster_token)
+    let mut stored = Stored::of_new_cluster(&config.name, &config.initial_cluster, &config.initial_cluster_token)
         .ok_or_else(|| BootstrapError::NoLocalName(config.name.clone()))?;
     refuse_bootstrapped(config, &stored).await?;
+    stored.peers_were_asked = true;
     Ok(stored)
 }
 
@@ -403,6 +405,8 @@ mod tests {
         let cluster = "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2";
         let a = ["--name=a", "--initial-advertise-peer-urls=http://127.0.0.1:1", cluster];
         let first = identify(&config(directory.path(), &a)).await.expect("a new member");
+        assert!(first.peers_were_asked);
+        let first = Stored { peers_were_asked: false, ..first };
         let again = identify(&config(directory.path(), &["--name=a", "--initial-cluster-state=existing"])).await.expect("a restart");
         assert_eq!(first, again);
         let b = ["--name=b", "--initial-advertise-peer-urls=http://127.0.0.1:2", cluster];

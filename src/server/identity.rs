@@ -54,6 +54,9 @@ pub struct Stored {
     pub joins: bool,
     /// The first members, of a new cluster; of a running one those that were there when this member joined, to call upon.
     pub founders: Vec<Founder>,
+    /// Whether this start has asked the peers already if they know the member as started.
+    #[serde(skip)]
+    pub peers_were_asked: bool,
 }
 
 /// The file: its content with a checksum over the content's text.
@@ -141,12 +144,12 @@ impl Stored {
         founders.sort_by_key(|founder| founder.id);
         let member_id = founders.iter().find(|founder| founder.name == name)?.id;
         let cluster_id = cluster_id(&founders.iter().map(|founder| founder.id).collect::<Vec<_>>());
-        Some(Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: false, founders })
+        Some(Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: false, founders, peers_were_asked: false })
     }
 
     /// A member that was added to a running cluster under this id; `known` are the members now.
     pub fn of_running_cluster(member_id: u64, cluster_id: u64, known: Vec<Founder>) -> Self {
-        Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: true, founders: known }
+        Self { format: FORMAT, member_id, cluster_id, data_dir_id: random_id(), joins: true, founders: known, peers_were_asked: false }
     }
 
     /// The ids.

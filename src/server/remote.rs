@@ -67,6 +67,12 @@ pub async fn first(peer_urls: &[String], timeout: Duration) -> Option<Remote> {
     None
 }
 
+/// Asks all URLs at once; the answers that come within `timeout`.
+pub async fn all(peer_urls: &[String], timeout: Duration) -> Vec<Remote> {
+    let asked = peer_urls.iter().map(|url| in_time(url, timeout, members(url)));
+    futures::future::join_all(asked).await.into_iter().flatten().collect()
+}
+
 /// Major and minor of the cluster version, from whoever answers first with one that is decided.
 pub async fn cluster_version(peer_urls: &[String], timeout: Duration) -> Option<(u64, u64)> {
     for url in peer_urls {
@@ -189,6 +195,7 @@ mod tests {
         assert!(remote.members[0].client_urls.is_empty() && !remote.members[0].is_learner);
         assert_eq!((remote.members[0].name.as_str(), remote.protocol), ("default", None));
         assert_eq!(first(&urls[..3], Duration::from_secs(5)).await, None);
+        assert_eq!(all(&urls, Duration::from_secs(5)).await, [remote]);
     }
 
     #[tokio::test]
