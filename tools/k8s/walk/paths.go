@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 )
 
@@ -40,6 +42,11 @@ next:
 func (s *session) judgePaths() error {
 	client, err := rest.HTTPClientFor(s.rest)
 	if err != nil {
+		return err
+	}
+	// Events have no cache, so this is a list from the store, whatever was asked of a member before its last start.
+	events := schema.GroupVersionResource{Version: "v1", Resource: "events"}
+	if _, err := s.client.Resource(events).List(s.ctx, metav1.ListOptions{}); err != nil {
 		return err
 	}
 	apiserver, err := fetch(client, s.rest.Host+"/metrics")
