@@ -5,6 +5,8 @@
 mod member;
 mod network;
 mod page;
+mod process;
+mod requests;
 mod state;
 
 use crate::pb;
@@ -13,8 +15,10 @@ use crate::server::leases::Leases;
 use crate::watch::Hub;
 use page::Page;
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use prost::Message as _;
+use requests::Clients;
+use rusd_storage::measure::{Counter, Inflight};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::Code;
@@ -73,6 +77,10 @@ pub struct Method {
     pub started: IntCounter,
     /// Calls ended, by code.
     handled: Vec<IntCounter>,
+    /// Messages from clients.
+    pub received: IntCounter,
+    /// Messages to clients.
+    pub sent: IntCounter,
 }
 
 impl Method {
@@ -87,10 +95,6 @@ impl Method {
 pub struct Metrics {
     registry: Registry,
     methods: HashMap<String, Arc<Method>>,
-    /// Proposals under way.
-    pub proposals_pending: IntGauge,
-    /// Proposals without an answer.
-    pub proposals_failed: IntCounter,
     /// Bytes of gRPC messages from clients.
     pub received_bytes: IntCounter,
     /// Bytes of gRPC messages to clients.
@@ -99,6 +103,24 @@ pub struct Metrics {
     pub health_failures: IntCounter,
     /// Health checks that passed.
     pub health_successes: IntCounter,
+    /// Requests by the version of the client.
+    pub clients: Clients,
+    scrapes: Scrapes,
+}
+
+/// Of the page itself.
+#[derive(Debug, Default)]
+struct Scrapes {
+    in_flight: Inflight,
+    done: Counter,
+}
+
+impl Scrapes {
+    fn read(&self, page: &mut Page) {
+        page.gauge("promhttp_metric_handler_requests_in_flight", "Current number of scrapes being served.", self.in_flight.get() as f64);
+        page.counters("promhttp_metric_handler_requests_total", "Total number of scrapes by HTTP status code.")
+            .add(&[("code", "200")], self.done.get());
+    }
 }
 
 /// What is read when somebody scrapes.
@@ -124,9 +146,6 @@ impl Maker<'_> {
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.keep(IntCounter::new(name, help))
     }
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::new(name, help))
-    }
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels))
     }
@@ -143,13 +162,13 @@ impl Metrics {
             .expect("registered once, into a fresh registry");
         Self {
             methods: methods(&make),
-            proposals_pending: make.gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
-            proposals_failed: make.counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
             received_bytes: make
                 .counter("etcd_network_client_grpc_received_bytes_total", "The total number of bytes received from grpc clients."),
             sent_bytes: make.counter("etcd_network_client_grpc_sent_bytes_total", "The total number of bytes sent to grpc clients."),
             health_failures: make.counter("etcd_server_health_failures", "The total number of failed health checks"),
             health_successes: make.counter("etcd_server_health_success", "The total number of successful health checks"),
+            clients: Clients::default(),
+            scrapes: Scrapes::default(),
             registry,
         }
     }
@@ -168,14 +187,19 @@ impl Metrics {
 
     /// The text of a scrape.
     pub fn render(&self, sources: Sources<'_>) -> Vec<u8> {
+        let _in_flight = self.scrapes.in_flight.begin();
         let mut page = Page::default();
         member::read(&mut page, sources.server);
         state::read(&mut page, &sources);
         network::read(&mut page, sources.server);
+        requests::read(&mut page, &sources.server.requests, &self.clients);
+        self.scrapes.read(&mut page);
         let mut families = self.registry.gather();
         families.extend(page.into_families());
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        encode(&families)
+        let text = encode(&families);
+        self.scrapes.done.inc();
+        text
     }
 }
 
@@ -198,6 +222,8 @@ impl Default for Metrics {
 fn methods(make: &Maker<'_>) -> HashMap<String, Arc<Method>> {
     let labels = ["grpc_method", "grpc_service", "grpc_type"];
     let started = make.counters("grpc_server_started_total", "Total number of RPCs started on the server.", &labels);
+    let received = make.counters("grpc_server_msg_received_total", "Total number of RPC stream messages received on the server.", &labels);
+    let sent = make.counters("grpc_server_msg_sent_total", "Total number of gRPC stream messages sent by the server.", &labels);
     let labels = ["grpc_code", "grpc_method", "grpc_service", "grpc_type"];
     let handled = make.counters(
         "grpc_server_handled_total",
@@ -216,9 +242,12 @@ fn methods(make: &Maker<'_>) -> HashMap<String, Arc<Method>> {
                     (true, false) => Kind::ClientStream,
                     (true, true) => Kind::BidiStream,
                 };
+                let labels = [method.name(), name.as_str(), kind.name()];
                 let counters = Method {
                     kind,
-                    started: started.with_label_values(&[method.name(), &name, kind.name()]),
+                    started: started.with_label_values(&labels),
+                    received: received.with_label_values(&labels),
+                    sent: sent.with_label_values(&labels),
                     handled: CODES.iter().map(|code| handled.with_label_values(&[code, method.name(), &name, kind.name()])).collect(),
                 };
                 methods.insert(format!("/{name}/{}", method.name()), Arc::new(counters));

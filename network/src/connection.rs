@@ -17,7 +17,7 @@ use rusd_storage::raft::types::{TypeConfig, Vote};
 use rusd_storage::snapshot::SnapshotData;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::{Response, Status};
 
 /// See the module.
@@ -49,16 +49,12 @@ impl Connection {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
-        let begin = Instant::now();
         let result = tokio::time::timeout(limit, call).await;
         let ok = matches!(result, Ok(Ok(_)));
         self.metrics.outcome(ok);
         match result {
             Ok(Ok(_)) if self.links.table.is_blocked(self.target) => Err(unreachable("cut off")),
-            Ok(Ok(response)) => {
-                self.metrics.round_trip_micros.store(begin.elapsed().as_micros() as u64, std::sync::atomic::Ordering::Relaxed);
-                Ok(response.into_inner())
-            }
+            Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => {
                 self.links.note_failure(self.target, &status);
                 Err(unreachable(status))
@@ -164,19 +160,14 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unreachable = |what: String| StreamingError::Unreachable(Unreachable::from_string(what));
         let client = self.links.client(self.target, self.purpose).map_err(|error| unreachable(error.to_string()))?;
-        let sending = snapshot::send(&self.links, self.target, client, vote, snapshot);
+        let sending = self.metrics.sent_snapshots.measured(snapshot::send(&self.links, self.target, client, vote, snapshot));
         let result = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             result = sending => result,
         };
-        use std::sync::atomic::Ordering::Relaxed;
         match result {
-            Ok(vote) => {
-                self.metrics.snapshots_sent.fetch_add(1, Relaxed);
-                Ok(SnapshotResponse::new(vote))
-            }
+            Ok(vote) => Ok(SnapshotResponse::new(vote)),
             Err(status) => {
-                self.metrics.snapshot_failures.fetch_add(1, Relaxed);
                 self.links.note_failure(self.target, &status);
                 tracing::warn!(peer = format!("{:x}", self.target), "snapshot was not sent: {}", status.message());
                 Err(unreachable(status.to_string()))

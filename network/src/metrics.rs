@@ -1,5 +1,6 @@
 //! Counters per peer, read by the metrics page.
 
+use rusd_storage::measure::{Counter, Histogram, Inflight, Stopwatch};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// What went to and came from one peer since start.
@@ -13,15 +14,58 @@ pub struct PeerMetrics {
     pub sent_failures: AtomicU64,
     /// Calls that failed on our side.
     pub received_failures: AtomicU64,
-    /// Last measured round trip, microseconds; 0 = none yet.
-    pub round_trip_micros: AtomicU64,
-    /// Snapshots sent whole.
-    pub snapshots_sent: AtomicU64,
-    /// Snapshot transfers that failed.
-    pub snapshot_failures: AtomicU64,
+    /// Pings that were answered.
+    pub round_trips: RoundTrips,
+    /// Snapshots to it.
+    pub sent_snapshots: Snapshots,
+    /// Snapshots from it.
+    pub received_snapshots: Snapshots,
+    /// How often it was lost.
+    pub disconnects: Counter,
     /// Whether the last call got through.
     pub active: AtomicBool,
     confirmations: AtomicU64,
+}
+
+/// How long pings take to be answered.
+#[derive(Debug)]
+pub struct RoundTrips(pub Histogram);
+
+impl Default for RoundTrips {
+    fn default() -> Self {
+        Self(Histogram::seconds(0.0001, 16))
+    }
+}
+
+/// Snapshots of one direction.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Under way.
+    pub in_flight: Inflight,
+    /// Those that weren't transferred.
+    pub failures: Counter,
+    /// Those that were, and how long it took.
+    pub transfers: Histogram,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { in_flight: Inflight::default(), failures: Counter::default(), transfers: Histogram::seconds(0.1, 10) }
+    }
+}
+
+impl Snapshots {
+    /// Counts a transfer while it runs and by its end.
+    pub async fn measured<T, E>(&self, transfer: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let _in_flight = self.in_flight.begin();
+        let watch = Stopwatch::start();
+        let result = transfer.await;
+        match &result {
+            Ok(_) => self.transfers.took(watch.elapsed()),
+            Err(_) => self.failures.inc(),
+        }
+        result
+    }
 }
 
 /// Calls under way to a peer that may not be answering.
@@ -52,7 +96,9 @@ impl PeerMetrics {
     }
     /// Notes the end of a call.
     pub fn outcome(&self, ok: bool) {
-        self.active.store(ok, Relaxed);
+        if self.active.swap(ok, Relaxed) && !ok {
+            self.disconnects.inc();
+        }
         if !ok {
             self.sent_failures.fetch_add(1, Relaxed);
         }

@@ -125,7 +125,7 @@ impl Presence {
         };
         metrics.outcome(answer.is_some());
         let answer = answer?;
-        metrics.round_trip_micros.store(begin.elapsed().as_micros() as u64, std::sync::atomic::Ordering::Relaxed);
+        metrics.round_trips.0.took(begin.elapsed());
         Some(answer)
     }
 

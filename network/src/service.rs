@@ -210,10 +210,10 @@ impl RaftInternal for Service {
         let own = parts.local.vote();
         let current = |vote: &Vote| own.is_none_or(|own| *vote >= own);
         let metrics = parts.links.metrics(caller.member_id);
+        let receiving =
+            snapshot::receive(request.into_inner(), parts.engine.clone(), parts.links.times.idle, &metrics, |vote, _| current(vote));
         let received =
-            snapshot::receive(request.into_inner(), parts.engine.clone(), parts.links.times.idle, &metrics, |vote, _| current(vote))
-                .await
-                .inspect_err(|status| parts.complain(&caller, "a snapshot", status))?;
+            metrics.received_snapshots.measured(receiving).await.inspect_err(|status| parts.complain(&caller, "a snapshot", status))?;
         let vote = match (received, own) {
             (Some((vote, snapshot)), _) => {
                 parts.contact(&vote);

@@ -68,6 +68,8 @@ pub struct Config {
     pub corrupt_check_time: Duration,
     /// `--compact-hash-check-time`; never zero.
     pub compact_hash_check_time: Duration,
+    /// Feature gates, by name.
+    pub gates: Vec<(&'static str, bool)>,
     /// The feature gate `InitialCorruptCheck`.
     pub initial_corrupt_check: bool,
     /// `--heartbeat-interval`.
@@ -136,6 +138,7 @@ impl Config {
             force_new_cluster: flags.boolean("force-new-cluster"),
             corrupt_check_time: flags.duration("corrupt-check-time"),
             compact_hash_check_time: flags.duration("compact-hash-check-time"),
+            gates: flags::GATES.iter().map(|(name, _)| (*name, flags.gate(name))).collect(),
             initial_corrupt_check: flags.gate("InitialCorruptCheck"),
             heartbeat_interval: Duration::from_millis(flags.uint("heartbeat-interval")),
             election_timeout: Duration::from_millis(flags.uint("election-timeout")),

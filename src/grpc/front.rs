@@ -4,6 +4,7 @@
 //! a counting body each way. No string is made.
 
 use super::listing::{Carried, Pieces};
+use super::messages::Messages;
 use super::outflow::Large;
 use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
@@ -128,7 +129,12 @@ impl Front {
             return Answer::Refused(Some(Box::new(status.into_http())));
         }
         let is_kv = request.uri().path().starts_with("/etcdserverpb.KV/");
-        let request = request.map(|body| Received { body, metrics: self.shared.metrics.clone() });
+        let request = request.map(|body| Received {
+            body,
+            metrics: self.shared.metrics.clone(),
+            method: method.clone(),
+            messages: Messages::default(),
+        });
         let call: BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>> =
             if is_kv { self.kv.clone().call(request) } else { Box::pin(self.routes.clone().call(request)) };
         Answer::Grpc { call, method, ending, metrics: self.shared.metrics.clone() }
@@ -151,9 +157,10 @@ impl Shared {
             return Err(status::not_for_learner());
         }
         let version = request.headers().get("client-api-version").map(HeaderValue::as_bytes).unwrap_or_default();
-        if std::str::from_utf8(version).is_err() {
+        let Ok(version) = std::str::from_utf8(version) else {
             return Err(Status::invalid_argument("etcdserver: invalid client api version"));
-        }
+        };
+        self.metrics.clients.count(version, method.kind == Kind::Unary);
         let wants_leader = request.headers().get("hasleader").is_some_and(|value| value == "true");
         if !wants_leader {
             return Ok(None);
@@ -194,6 +201,8 @@ async fn watch_leader(shared: Weak<Shared>, election_timeout: Duration) {
 struct Received<B> {
     body: B,
     metrics: Arc<Metrics>,
+    method: Option<Arc<Method>>,
+    messages: Messages,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
@@ -205,7 +214,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            self.metrics.received_bytes.inc_by(data.len() as u64);
+            let this = &mut *self;
+            this.metrics.received_bytes.inc_by(data.len() as u64);
+            let begun = this.messages.begun(data);
+            if let Some(method) = this.method.as_ref().filter(|_| begun > 0) {
+                method.received.inc_by(begun);
+            }
         }
         Poll::Ready(frame)
     }
@@ -314,8 +328,10 @@ impl Body for Answered {
 /// A gRPC response body: counts its bytes and how the call ended, and may be ended for want of a leader.
 pub struct Counted {
     body: tonic::body::Body,
-    /// Until the end is counted.
     method: Option<Arc<Method>>,
+    /// Its end is.
+    counted: bool,
+    messages: Messages,
     metrics: Option<Arc<Metrics>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Where an answer waits that goes out in pieces.
@@ -334,7 +350,8 @@ impl Counted {
         ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
-        Self { body, method, metrics, ending, large: None, pieces: None, trailers: None, ended: false }
+        let (counted, messages) = (method.is_none(), Messages::default());
+        Self { body, method, counted, messages, metrics, ending, large: None, pieces: None, trailers: None, ended: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -349,6 +366,10 @@ impl Counted {
         if let Some(Ok(frame)) = &frame {
             if let (Some(data), Some(metrics)) = (frame.data_ref(), &self.metrics) {
                 metrics.sent_bytes.inc_by(data.len() as u64);
+                let begun = self.messages.begun(data);
+                if let Some(method) = self.method.as_ref().filter(|_| begun > 0) {
+                    method.sent.inc_by(begun);
+                }
             }
             if let Some(trailers) = frame.trailers_ref() {
                 let code = trailers.get(Status::GRPC_STATUS).map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
@@ -405,9 +426,10 @@ impl Counted {
     }
 
     fn count(&mut self, code: Code) {
-        if let Some(method) = self.method.take() {
+        if let Some(method) = self.method.as_ref().filter(|_| !self.counted) {
             method.handled(code);
         }
+        self.counted = true;
     }
 }
 

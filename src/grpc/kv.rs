@@ -19,19 +19,14 @@ impl Kv for Api {
         let request = request.into_inner();
         let serializable = request.serializable;
         let range = Range::try_from(request)?;
-        self.catch_up(serializable).await?;
-        self.server.measures.keys.ranges.inc();
-        let store = self.server.state.store();
-        let result = if is_small(&store, &range)? {
-            store.range(&range).map_err(Error::from)?
-        } else if let Some(response) = listing::answer(self, &range).await? {
-            return Ok(response);
-        } else {
-            blocking(move || Ok(store.range(&range)?)).await?
+        let requests = &self.server.requests;
+        let whole = requests.range();
+        let caught_up = self.catch_up(serializable).await;
+        let answer = match caught_up {
+            Ok(()) => requests.reading().ended(self.read_range(range).await),
+            Err(status) => Err(status),
         };
-        let header = self.header(result.revision);
-        let bytes = weight(&result.kvs);
-        self.with_room(pb::RangeResponse { header, ..result.into() }, bytes, Error::TooManyRequests).await
+        whole.ended(answer)
     }
 
     type RangeStreamStream = range_stream::Chunks;
@@ -76,7 +71,7 @@ impl Kv for Api {
         let response = match reads {
             Some(Reads { serializable }) => {
                 self.catch_up(serializable).await?;
-                self.local_txn(txn).await?
+                self.server.requests.read_only_txn().ended(self.local_txn(txn).await)?
             }
             None => self.propose(Command::Txn(txn)).await?,
         };
@@ -117,6 +112,21 @@ fn weight_of(response: &command::Response) -> usize {
 }
 
 impl Api {
+    async fn read_range(&self, range: Range) -> Result<Response<pb::RangeResponse>, Status> {
+        self.server.measures.keys.ranges.inc();
+        let store = self.server.state.store();
+        let result = if is_small(&store, &range)? {
+            store.range(&range).map_err(Error::from)?
+        } else if let Some(response) = listing::answer(self, &range).await? {
+            return Ok(response);
+        } else {
+            blocking(move || Ok(store.range(&range)?)).await?
+        };
+        let header = self.header(result.revision);
+        let bytes = weight(&result.kvs);
+        self.with_room(pb::RangeResponse { header, ..result.into() }, bytes, Error::TooManyRequests).await
+    }
+
     /// Makes sure that the local state is fresh enough for a read, and not known to be wrong. A learner serves none that must be linearizable.
     pub(super) async fn catch_up(&self, serializable: bool) -> Result<(), Status> {
         self.not_corrupt()?;

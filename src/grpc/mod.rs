@@ -16,6 +16,7 @@ mod listing;
 mod local_txn;
 pub mod lock;
 mod maintenance;
+mod messages;
 pub mod outflow;
 mod range_stream;
 pub mod recipe;
@@ -62,28 +63,7 @@ impl Api {
 
     /// Proposes and waits for the result on this member.
     pub async fn propose(&self, command: proposal::Command) -> Result<Response, Error> {
-        let _pending = Pending::of(&self.metrics);
-        let answer = self.server.propose.submit(command).await;
-        if matches!(&answer, Err(error) if !matches!(error, Error::Rejected(_))) {
-            self.metrics.proposals_failed.inc();
-        }
-        answer
-    }
-}
-
-/// Counts a proposal while it waits, also if its client goes away.
-struct Pending<'a>(&'a Metrics);
-
-impl<'a> Pending<'a> {
-    fn of(metrics: &'a Metrics) -> Self {
-        metrics.proposals_pending.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.proposals_pending.dec();
+        self.server.propose.submit(command).await
     }
 }
 

@@ -1,7 +1,9 @@
 //! The member itself: who it is, its place in the cluster, its process.
 
 use super::page::Page;
+use crate::config::flags::GATES;
 use crate::server::Server;
+use crate::server::members::Promotions;
 
 pub(super) fn read(page: &mut Page, server: &Server) {
     let status = server.consensus.status();
@@ -16,10 +18,37 @@ pub(super) fn read(page: &mut Page, server: &Server) {
     page.gauge("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", status.applied as f64);
     let quota = server.config.quota_bytes.unwrap_or(0);
     page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", quota as f64);
+    page.gauge(
+        "etcd_server_snapshot_apply_in_progress_total",
+        "1 if the server is applying the incoming snapshot. 0 if none.",
+        server.measures.installing.get() as f64,
+    );
+    promotions(page, &server.members.promotions);
     names(page, server);
-    let (used, limit) = file_descriptors();
-    page.gauge("os_fd_used", "The number of used file descriptors.", used);
-    page.gauge("os_fd_limit", "The file descriptor limit.", limit);
+    super::process::read(page);
+}
+
+/// By etcd's reasons.
+fn promotions(page: &mut Page, promotions: &Promotions) {
+    page.counter(
+        "etcd_server_learner_promote_successes",
+        "The total number of successful learner promotions while this member is leader.",
+        &promotions.made,
+    );
+    let mut failures = page.counters(
+        "etcd_server_learner_promote_failures",
+        "The total number of failed learner promotions (likely learner not ready) while this member is leader.",
+    );
+    for (reason, counter) in [
+        ("membership: ID not found", &promotions.unknown),
+        ("membership: can only promote a learner member", &promotions.no_learner),
+        ("etcdserver: can only promote a learner member which is in sync with leader", &promotions.not_ready),
+        ("etcdserver: re-configuration failed due to not enough started members", &promotions.unhealthy),
+    ] {
+        if counter.get() > 0 {
+            failures.add(&[("Reason", reason)], counter.get());
+        }
+    }
 }
 
 /// What is told by a label.
@@ -34,6 +63,7 @@ fn names(page: &mut Page, server: &Server) {
     let id = format!("{:x}", server.identity.member_id);
     page.gauges("etcd_server_id", "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.")
         .add(&[("server_id", &id)], 1.0);
+    features(page, server);
     let mut alarms =
         page.gauges("etcd_debugging_server_alarms", "Alarms for every member in cluster. 1 for 'server_id' label with current ID.");
     for alarm in server.state.alarms() {
@@ -42,12 +72,12 @@ fn names(page: &mut Page, server: &Server) {
     }
 }
 
-/// Used and allowed; zero where the system doesn't tell.
-fn file_descriptors() -> (f64, f64) {
-    let used = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    let limit = std::fs::read_to_string("/proc/self/limits").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("Max open files"))?;
-        line.split_whitespace().nth(3)?.parse::<f64>().ok()
-    });
-    (used as f64, limit.unwrap_or(0.0))
+/// Gates as the flags say; which of them do anything is told at the start.
+fn features(page: &mut Page, server: &Server) {
+    let mut family = page.gauges("etcd_server_feature_enabled", "Whether or not a feature is enabled. 1 is enabled, 0 is not.");
+    for (name, enabled) in &server.config.gates {
+        let ripe = GATES.iter().any(|(known, default)| known == name && (*default || *name == "AllBeta"));
+        let stage = if ripe { "BETA" } else { "ALPHA" };
+        family.add(&[("name", name), ("stage", stage)], f64::from(u8::from(*enabled)));
+    }
 }

@@ -86,7 +86,7 @@ fn applies(page: &mut Page, measures: &Measures) {
     );
     let mut family = page.histograms("etcd_server_apply_duration_seconds", "The latency distributions of v2 apply called by backend.");
     for (op, applies) in KINDS.iter().zip(&measures.applies) {
-        for (success, histogram) in [("true", &applies.accepted), ("false", &applies.rejected)] {
+        for (success, histogram) in [("true", &applies.success), ("false", &applies.failure)] {
             family.add_used(&[("op", op), ("success", success), ("version", "v3")], histogram);
         }
     }

@@ -111,9 +111,10 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListene
     }
     let addresses = stored.founders.iter().map(|founder| (founder.id, founder.peer_urls.clone()));
     let identity = stored.identity();
-    let Started { consensus, propose, read, members, member, service } =
+    let Started { consensus, requests, propose, read, members, member, service } =
         peers::start(&config, &identity, opened, sink.waiters.clone(), addresses.clone()).await?;
-    let server = Arc::new(Server { config, identity, measures: engine.measures(), state, engine, consensus, propose, read, members });
+    let server =
+        Arc::new(Server { config, identity, measures: engine.measures(), requests, state, engine, consensus, propose, read, members });
     let leadership = Arc::new(RaftLeadership(Arc::downgrade(&server)));
     let clock = Leases::new(server.state.clone(), leadership.clone(), server.config.election_timeout, server.config.request_timeout());
     let _ = sink.clock.set(clock.clone());

@@ -22,6 +22,7 @@ pub mod propose;
 pub mod publish;
 pub mod read;
 pub mod remote;
+pub mod requests;
 mod round;
 pub mod sick_disk;
 pub mod snapshots;
@@ -47,6 +48,8 @@ pub struct Server {
     pub engine: rusd_storage::engine::Engine,
     /// What is counted of the state.
     pub measures: Arc<Measures>,
+    /// How long requests take.
+    pub requests: Arc<requests::Requests>,
     /// The one openraft door.
     pub consensus: Arc<consensus::Consensus>,
     /// Writes.

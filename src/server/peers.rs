@@ -7,6 +7,7 @@ use super::leases::{LeaderLeases, TimeToLive};
 use super::members::Members;
 use super::propose::Propose;
 use super::read::Read;
+use super::requests::Requests;
 use super::snapshots::Snapshots;
 use super::waiters::Waiters;
 use super::{corruption, sick_disk};
@@ -29,6 +30,8 @@ use tonic::Status;
 pub struct Started {
     /// The openraft door.
     pub consensus: Arc<Consensus>,
+    /// How long requests take.
+    pub requests: Arc<Requests>,
     /// Writes.
     pub propose: Propose,
     /// Linearizable reads.
@@ -62,7 +65,8 @@ pub async fn start(
     let presence = Presence::new(links.clone(), config.election_timeout);
     let stores = Stores { log_store, state_machine };
     let consensus = Consensus::start(config, identity, stores, waiters.clone(), links.clone()).await?;
-    let propose = Propose::start(config, consensus.clone(), waiters.clone());
+    let requests = Arc::new(Requests::new(engine.measures(), config.warning_apply_duration));
+    let propose = Propose::start(config, consensus.clone(), waiters.clone(), requests.clone());
     let read = Read::new(consensus.clone(), waiters.clone(), config.request_timeout());
     let members = Members::new(config, state.clone(), consensus.clone(), propose.clone(), waiters, presence.clone());
     tokio::spawn(directory.follow(consensus.clone()));
@@ -91,7 +95,7 @@ pub async fn start(
         leases: OnceLock::new(),
     });
     let service = Service::new(links, consensus.raft().clone(), member.clone(), engine, consensus.contact());
-    Ok(Started { consensus, propose, read, members, member, service })
+    Ok(Started { consensus, requests, propose, read, members, member, service })
 }
 
 /// A member that comes back, or comes for the first time, gets its log at once.

@@ -12,6 +12,7 @@
 
 use super::Error;
 use super::consensus::Consensus;
+use super::requests::Requests;
 use super::waiters::{Failure, Waiter, Waiters};
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
@@ -43,6 +44,7 @@ struct Parts {
     waiters: Arc<Waiters>,
     forwarder: Forwarder,
     broken: Arc<Broken>,
+    requests: Arc<Requests>,
     request_bytes_max: usize,
     request_timeout: Duration,
     election_timeout: Duration,
@@ -71,7 +73,7 @@ impl Refusals for Broken {
 
 impl Propose {
     /// Starts the forwarding task on the current runtime.
-    pub fn start(config: &crate::config::Config, consensus: Arc<Consensus>, waiters: Arc<Waiters>) -> Self {
+    pub fn start(config: &crate::config::Config, consensus: Arc<Consensus>, waiters: Arc<Waiters>, requests: Arc<Requests>) -> Self {
         let broken = Arc::new(Broken { waiters: waiters.clone(), at: Mutex::new(None) });
         let forwarder = Forwarder::spawn(
             &tokio::runtime::Handle::current(),
@@ -85,6 +87,7 @@ impl Propose {
             waiters,
             forwarder,
             broken,
+            requests,
             request_bytes_max: config.max_request_bytes,
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
@@ -114,12 +117,15 @@ impl Propose {
         let parts = &*self.0;
         let begin = Instant::now();
         let (mut waiter, mut proposal) = parts.draft(command, user, auth_revision)?;
+        let proposing = parts.requests.propose(proposal.command.as_ref());
         let handed_over = AtomicBool::new(false);
-        match tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, &mut proposal, &handed_over)).await {
-            Ok(result) => Ok(result??),
+        let result = tokio::time::timeout(parts.request_timeout, parts.drive(&mut waiter, &mut proposal, &handed_over)).await;
+        proposing.ended(match result {
+            Ok(Ok(result)) => result.map_err(Error::from),
+            Ok(Err(error)) => Err(error),
             Err(_) if handed_over.load(Ordering::Relaxed) => Err(parts.timeout(begin)),
             Err(_) => Err(Error::DeadlineExceeded),
-        }
+        })
     }
 
     /// Proposes only while this member leads `term`, else NotLeader; never forwarded, never made again.
@@ -128,17 +134,18 @@ impl Propose {
         let begin = Instant::now();
         let (mut waiter, proposal) = parts.draft(command, String::new(), 0)?;
         let bytes = encoded(&proposal);
+        let measured = parts.requests.propose(proposal.command.as_ref());
         let proposing = async {
             let responder = Responder::new(parts.waiters.clone(), waiter.sequence());
             let write = parts.consensus.raft().write(Command(bytes)).responder(responder).with_leader(CommittedLeaderId::new(term));
             write.await.map_err(|_| Failure::Stopped)?;
             waiter.outcome().await
         };
-        match tokio::time::timeout(parts.request_timeout, proposing).await {
-            Ok(Ok(result)) => Ok(result?),
+        measured.ended(match tokio::time::timeout(parts.request_timeout, proposing).await {
+            Ok(Ok(result)) => result.map_err(Error::from),
             Ok(Err(failure)) => Err(failed(failure)),
             Err(_) => Err(parts.timeout(begin)),
-        }
+        })
     }
 
     /// Registers and encodes without proposing: for a membership change, which openraft takes another way.

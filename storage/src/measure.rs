@@ -28,6 +28,31 @@ impl Counter {
     }
 }
 
+/// How many are under way.
+#[derive(Debug, Default)]
+pub struct Inflight(AtomicU64);
+
+/// One that is under way.
+pub struct Begun<'a>(&'a Inflight);
+
+impl Inflight {
+    /// One more, until it is dropped.
+    pub fn begin(&self) -> Begun<'_> {
+        self.0.fetch_add(1, Relaxed);
+        Begun(self)
+    }
+    /// Now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Whole numbers by size, in buckets whose bounds double, as etcd's.
 #[derive(Debug)]
 pub struct Histogram {
@@ -200,13 +225,24 @@ impl Compactions {
     }
 }
 
-/// Entries applied of one kind, by whether they were accepted.
+/// How long things of one kind take, by how they end.
 #[derive(Debug)]
-pub struct Applies {
-    /// Accepted.
-    pub accepted: Histogram,
-    /// Rejected.
-    pub rejected: Histogram,
+pub struct Outcomes {
+    /// Those that end well.
+    pub success: Histogram,
+    /// The others.
+    pub failure: Histogram,
+}
+
+impl Outcomes {
+    /// See [`Histogram::seconds`].
+    pub fn seconds(first: f64, buckets: i32) -> Self {
+        Self { success: Histogram::seconds(first, buckets), failure: Histogram::seconds(first, buckets) }
+    }
+    /// One took so long.
+    pub fn took(&self, success: bool, duration: Duration) {
+        if success { &self.success } else { &self.failure }.took(duration);
+    }
 }
 
 /// Kinds of commands as etcd calls them; the index is that of [`kind_of`].
@@ -250,15 +286,16 @@ pub struct Measures {
     /// Compactions.
     pub compactions: Compactions,
     /// Entries applied, by [`KINDS`].
-    pub applies: [Applies; KINDS.len()],
+    pub applies: [Outcomes; KINDS.len()],
     /// What took longer to apply or to read than an operator is to hear of.
     pub slow: Counter,
+    /// Snapshots that are being put in the place of the state.
+    pub installing: Inflight,
 }
 
 impl Default for Measures {
     fn default() -> Self {
         let millis = |first, buckets| Histogram::numbers(first, buckets);
-        let applies = || Histogram::seconds(0.0001, 20);
         Self {
             keys: Keys::default(),
             leases: Leases { granted: Counter::default(), revoked: Counter::default(), ttl: Histogram::numbers(1.0, 24) },
@@ -271,8 +308,9 @@ impl Default for Measures {
                 hash: Histogram::seconds(0.01, 15),
                 hash_revision: Histogram::seconds(0.01, 15),
             },
-            applies: std::array::from_fn(|_| Applies { accepted: applies(), rejected: applies() }),
+            applies: std::array::from_fn(|_| Outcomes::seconds(0.0001, 20)),
             slow: Counter::default(),
+            installing: Inflight::default(),
         }
     }
 }

@@ -76,12 +76,15 @@ impl Members {
                 return Ok(self.state.members());
             }
             let members = self.state.members();
-            self.check(change, &members)?;
+            self.check(change, &members).inspect_err(|error| self.count_refusal(change, error))?;
             let (base, next) = (effective.at, next(change, effective)?);
             match self.consensus.change_membership(next, proposal.clone(), base, term).await {
                 Ok(at) => {
                     self.waiters.wait_applied(at.index + 1).await;
                     tracing::info!(change = %describe(change), "membership changed");
+                    if matches!(change.change, Some(Change::Promote(_))) {
+                        self.promotions.made.inc();
+                    }
                     return Ok(self.state.members());
                 }
                 Err(AppendFailure::Busy) => tokio::time::sleep(POLL).await,
@@ -147,6 +150,19 @@ impl Members {
             Some(Change::Update(_)) => Ok(self.state.would_change(change)?),
             // Never proposed: a survivor writes it into its own log.
             Some(Change::KeepOnly(_)) | None => Err(Rejection::MemberNotFound.into()),
+        }
+    }
+
+    fn count_refusal(&self, change: &ChangeMember, error: &Error) {
+        if !matches!(change.change, Some(Change::Promote(_))) {
+            return;
+        }
+        match error {
+            Error::Rejected(Rejection::MemberNotFound) => self.promotions.unknown.inc(),
+            Error::Rejected(Rejection::MemberNotLearner) => self.promotions.no_learner.inc(),
+            Error::LearnerNotReady => self.promotions.not_ready.inc(),
+            Error::Unhealthy | Error::NotEnoughStarted => self.promotions.unhealthy.inc(),
+            _ => {}
         }
     }
 

@@ -29,6 +29,7 @@ use rusd_storage::Rejection;
 use rusd_storage::apply::State;
 use rusd_storage::command::change_member::Change;
 use rusd_storage::command::{ChangeMember, MemberRecord, Response, proposal};
+use rusd_storage::measure::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +55,23 @@ pub struct Members {
     election_timeout: Duration,
     /// Held while a change is made here.
     changing: tokio::sync::Mutex<()>,
+    /// What became of learners while this member led.
+    pub promotions: Promotions,
+}
+
+/// Learners that clients wanted to vote.
+#[derive(Debug, Default)]
+pub struct Promotions {
+    /// Those that do.
+    pub made: Counter,
+    /// There is none of the id.
+    pub unknown: Counter,
+    /// It votes already.
+    pub no_learner: Counter,
+    /// It has to catch up.
+    pub not_ready: Counter,
+    /// Not enough of the others are there.
+    pub unhealthy: Counter,
 }
 
 /// What the leader's answer means to the asked member.
@@ -92,6 +110,7 @@ impl Members {
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
             changing: tokio::sync::Mutex::new(()),
+            promotions: Promotions::default(),
         })
     }
 

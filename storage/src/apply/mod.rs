@@ -1,4 +1,4 @@
-//! Applies one entry after the other to all rooms, and shows the result to readers.
+//! Outcomes one entry after the other to all rooms, and shows the result to readers.
 //!
 //! One entry is one unit of the state log: `begin`, changes of every room, `publish`, `end`.
 
@@ -159,7 +159,7 @@ impl State {
         self.rooms().log.hand_over();
     }
 
-    /// Applies one entry. Apply thread only.
+    /// Outcomes one entry. Apply thread only.
     ///
     /// # Errors
     /// The node is broken, or the command is unknown to this version.
@@ -197,15 +197,13 @@ impl State {
         Ok(result)
     }
 
-    /// Applies a command, and how long it takes is counted; accepted is what etcd counts as a success.
+    /// Outcomes a command, and how long it takes is counted; accepted is what etcd counts as a success.
     fn measured(&self, rooms: &Rooms, position: LogPosition, proposal: &Proposal) -> Result<ApplyResult, StorageError> {
         let watch = Stopwatch::start();
         let result = command(rooms, position, proposal)?;
         let Some(kind) = proposal.command.as_ref().and_then(kind_of) else { return Ok(result) };
         let (took, measures) = (watch.elapsed(), rooms.log.measures());
-        let applies = &measures.applies[kind];
-        let accepted = matches!(result, Ok(_) | Err(Rejection::Compacted));
-        if accepted { &applies.accepted } else { &applies.rejected }.took(took);
+        measures.applies[kind].took(matches!(result, Ok(_) | Err(Rejection::Compacted)), took);
         if let Some(expected) = self.slow.filter(|slow| took > *slow) {
             measures.slow.inc();
             tracing::warn!(kind = KINDS[kind], index = position.index, ?took, ?expected, "apply request took too long");

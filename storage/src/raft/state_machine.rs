@@ -206,6 +206,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
+        let measures = self.engine.measures();
+        let _installing = measures.installing.begin();
         let received = match data {
             SnapshotData::Received(received) => received,
             // Handed over in this process instead of received: it takes the same way.
