@@ -90,6 +90,16 @@ impl Disk {
         let _ = file.sync_all();
     }
 
+    /// Fills it, but leaves so much.
+    #[allow(dead_code)] // For `tests/linearizability` alone.
+    pub fn fill_but(&self, mib: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.ballast()).expect("it was just written");
+        let length = file.metadata().expect("it is open").len();
+        file.set_len(length.checked_sub(mib << 20).expect("there was less")).expect("it gets shorter");
+        file.sync_all().expect("it syncs");
+    }
+
     /// Makes room again.
     pub fn make_room(&self) {
         let _ = std::fs::remove_file(self.ballast());

@@ -2,7 +2,7 @@
 
 use crate::fault::kinds::shuffled;
 use crate::fault::world::World;
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, eventually};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rusd::pb::etcdserverpb::{Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// What happens to the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One is removed, perhaps the leader; not below three.
+    /// One is removed, perhaps the leader; not below three: then one joins instead.
     Remove,
     /// One joins, as a voter.
     Add,
@@ -19,10 +19,13 @@ pub enum Kind {
     AddLearner,
     /// A learner becomes a voter, if it is ready.
     Promote,
+    /// One dies with all its data, is removed, and another one joins in its place, at its address.
+    Replace,
 }
 
 /// Drawn from as often as they are here.
-pub const KINDS: &[Kind] = &[Kind::Remove, Kind::Remove, Kind::Remove, Kind::Add, Kind::Add, Kind::AddLearner, Kind::Promote];
+pub const KINDS: &[Kind] =
+    &[Kind::Remove, Kind::Remove, Kind::Remove, Kind::Add, Kind::Add, Kind::AddLearner, Kind::Promote, Kind::Replace];
 
 /// As long as etcd's own limit, and a bit.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -36,6 +39,7 @@ pub async fn change(kind: Kind, world: &mut World, random: &mut StdRng) -> Optio
         Kind::Add => add(world, random, false).await,
         Kind::AddLearner => add(world, random, true).await,
         Kind::Promote => promote(world, random).await,
+        Kind::Replace => replace(world, random).await,
     }
 }
 
@@ -63,18 +67,12 @@ async fn remove(world: &mut World, random: &mut StdRng) -> Option<&'static str> 
     let victim = seats[0];
     let it = record(world, &members, victim)?;
     if !it.is_learner && voters <= 3 {
-        return None;
+        return add(world, random, false).await;
     }
     let (id, was_learner) = (it.id, it.is_learner);
     let leads = world.leader().await == Some(victim);
     let asked = seats[random.random_range(0..seats.len())];
-    let answer = world.client(asked, LIMIT).cluster.member_remove(MemberRemoveRequest { id }).await;
-    let removed = match answer {
-        Ok(_) => true,
-        // It may have happened all the same.
-        Err(_) => list(world).await.is_some_and(|members| members.iter().all(|member| member.id != id)),
-    };
-    if !removed {
+    if !dismiss(world, asked, victim, id).await {
         return None;
     }
     world.joined.remove(&victim);
@@ -86,18 +84,74 @@ async fn remove(world: &mut World, random: &mut StdRng) -> Option<&'static str> 
     })
 }
 
+/// Asks for a member's removal; whether it is gone. If that isn't known, [`resolve`] will.
+async fn dismiss(world: &mut World, asked: usize, victim: usize, id: u64) -> bool {
+    let answer = world.client(asked, LIMIT).cluster.member_remove(MemberRemoveRequest { id }).await;
+    // It may have happened all the same.
+    let gone = answer.is_ok() || list(world).await.is_some_and(|members| members.iter().all(|member| member.id != id));
+    if gone {
+        world.doubted.remove(&victim);
+    } else {
+        world.doubted.insert(victim, id);
+    }
+    gone
+}
+
+async fn replace(world: &mut World, random: &mut StdRng) -> Option<&'static str> {
+    let members = list(world).await?;
+    let victim = *shuffled(world, random).first().filter(|_| world.len() >= 3)?;
+    let it = record(world, &members, victim)?;
+    let (id, is_learner) = (it.id, it.is_learner);
+    let leads = world.leader().await == Some(victim);
+    world.cluster.kill(victim);
+    let asked = shuffled(world, random).into_iter().find(|seat| *seat != victim)?;
+    if !dismiss(world, asked, victim, id).await {
+        return None;
+    }
+    world.joined.remove(&victim);
+    add_at(world, random, victim, is_learner).await?;
+    Some(if leads { "leader replaced" } else { "member replaced" })
+}
+
+/// Once everything is healed: finds out which changes that nobody answered have happened. A write after them tells, for the log keeps order.
+pub async fn resolve(world: &mut World) {
+    while let Some((seat, id)) = world.doubted.pop_first() {
+        let other = world.members().into_iter().find(|member| *member != seat).expect("more than one");
+        world.wait_writes(other).await;
+        let members = eventually("the list of members", || list(world)).await;
+        if members.iter().all(|member| member.id != id) && world.joined.remove(&seat) {
+            world.leaving.insert(seat);
+        }
+    }
+    if !world.late.is_empty() {
+        world.wait_writes(*world.joined.first().expect("more than one")).await;
+        let members = eventually("the list of members", || list(world)).await;
+        for seat in std::mem::take(&mut world.late) {
+            if record(world, &members, seat).is_some() {
+                start(world, seat, &members);
+            }
+        }
+    }
+}
+
 async fn add(world: &mut World, random: &mut StdRng, is_learner: bool) -> Option<&'static str> {
     let free = |seat: &usize| !world.joined.contains(seat) && !world.leaving.contains(seat);
     let seat = (0..world.cluster.len()).find(free)?;
+    add_at(world, random, seat, is_learner).await?;
+    Some(if is_learner { "learner added" } else { "member added" })
+}
+
+async fn add_at(world: &mut World, random: &mut StdRng, seat: usize, is_learner: bool) -> Option<()> {
     let url = world.cluster.members[seat].peer_url();
     let asked = shuffled(world, random)[0];
     let request = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
     let _ = world.client(asked, LIMIT).cluster.member_add(request).await;
-    // Whatever was answered: the list tells.
+    // Whatever was answered: the list tells, now or in [`resolve`].
+    world.late.insert(seat);
     let members = list(world).await?;
     record(world, &members, seat)?;
     start(world, seat, &members);
-    Some(if is_learner { "learner added" } else { "member added" })
+    Some(())
 }
 
 /// Starts a new member, with the flags that `etcdctl member add` would print.
@@ -115,6 +169,7 @@ fn start(world: &mut World, seat: usize, members: &[Member]) {
     let _ = std::fs::remove_dir_all(&world.cluster.members[seat].data_dir);
     world.cluster.start(seat);
     world.joined.insert(seat);
+    world.late.remove(&seat);
 }
 
 async fn promote(world: &mut World, random: &mut StdRng) -> Option<&'static str> {
@@ -151,10 +206,10 @@ pub async fn settle(world: &mut World) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let members = list(world).await;
-        let learner = members.as_ref().map(|members| members.iter().find(|member| member.is_learner).map(|member| member.id));
+        let learner = members.as_ref().map(|members| members.iter().find(|member| member.is_learner).cloned());
         let id = match learner {
             Some(None) => return Vec::new(),
-            Some(Some(id)) => id,
+            Some(Some(learner)) => learner.id,
             None => 0,
         };
         for asked in world.members() {

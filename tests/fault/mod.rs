@@ -7,11 +7,15 @@
 //!   Disk     a loop device: power cuts, no room                                             (disk)
 //! Nemesis    draws faults from a seed, heals, measures recovery                             (nemesis, kinds)
 //!   families what happens: processes, partitions, disks, membership
-//! Stories    one fault each, told from begin to end                                         (leaders, sick_disks, interrupted, leases)
+//!   each     every kind once                                                                (each_kind)
+//! Stories    one fault each, told from begin to end                                         (leaders, leases, sick_disks, full_disks, interrupted)
 //! ```
+//! Tests that take long are ignored, and run by `make fault-stories`.
 
 pub mod disk;
 pub mod disks;
+mod each_kind;
+mod full_disks;
 mod interrupted;
 pub mod kinds;
 mod leaders;

@@ -6,8 +6,9 @@ use crate::fault::shim::Shim;
 use crate::harness::client::{Client, channel};
 use crate::harness::cluster::Cluster;
 use crate::harness::skipped;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a world is made of.
@@ -82,14 +83,36 @@ pub struct World {
     pub joined: BTreeSet<usize>,
     /// The seats whose members were removed and have to end.
     pub leaving: BTreeSet<usize>,
+    /// The seats whose removal was asked for and not answered, with their members' ids.
+    pub doubted: BTreeMap<usize, u64>,
+    /// The seats whose members were asked to be added, perhaps in vain, and haven't been started.
+    pub late: BTreeSet<usize>,
 }
 
-/// Worlds one after the other: two at once would measure the machine, not the store.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+/// Two worlds at once, whatever the machine: stories mostly wait, but more would measure the machine, not the store.
+static ROOM: (Mutex<usize>, Condvar) = (Mutex::new(2), Condvar::new());
+
+/// Room for one world, until it is dropped.
+struct Room;
+
+impl Room {
+    fn wait() -> Self {
+        let free = ROOM.0.lock().expect("no panic while held");
+        *ROOM.1.wait_while(free, |free| *free == 0).expect("no panic while held") -= 1;
+        Self
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *ROOM.0.lock().expect("no panic while held") += 1;
+        ROOM.1.notify_one();
+    }
+}
 
 /// Makes a world, starts its members, waits until they serve, and tells the story on a runtime that lives where clients live.
 pub fn with_world<F: Future<Output = ()>>(spec: Spec, story: impl FnOnce(World) -> F + Send) {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _room = Room::wait();
     println!("{spec:?}");
     let told = std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
@@ -142,7 +165,7 @@ impl World {
         let disks = disks(&mut cluster, spec.disk_mib);
         let shims = if spec.shim { shims(&mut cluster) } else { Vec::new() };
         let joined = (0..spec.members).collect();
-        Self { cluster, network, shims, disks, spec, joined, leaving: BTreeSet::new() }
+        Self { cluster, network, shims, disks, spec, joined, leaving: BTreeSet::new(), doubted: BTreeMap::new(), late: BTreeSet::new() }
     }
 
     /// How many members.
@@ -173,6 +196,16 @@ impl World {
     /// Waits until one leads.
     pub async fn wait_leader(&self) -> usize {
         crate::harness::eventually("a leader", || self.leader()).await
+    }
+
+    /// The revision of a linearizable read through this member.
+    pub async fn wait_revision(&self, member: usize) -> i64 {
+        let client = self.client(member, Duration::from_secs(3));
+        crate::harness::eventually("a revision", || async {
+            let request = rusd::pb::etcdserverpb::RangeRequest { key: "other/alive".into(), ..Default::default() };
+            client.kv.clone().range(request).await.ok()?.into_inner().header.map(|header| header.revision)
+        })
+        .await
     }
 
     /// Another member than `this`, by number.

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// So small that every pause of a second needs a snapshot.
 const SNAPSHOTS: [&str; 2] = ["--snapshot-count=50", "--snapshot-catchup-entries=10"];
 
+/// etcd's check wants all members to have been in touch for five seconds, which is never so here: it would refuse every change.
+const UNCHECKED: [&str; 1] = ["--strict-reconfig-check=false"];
+
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -52,15 +55,17 @@ fn a_cluster_that_lives_on_snapshots_is_linearizable() {
     run(Spec::new(3, seed()).flags(&SNAPSHOTS).network().shim(), load, Duration::from_secs(15), possible).assert_clean();
 }
 
+/// Everything, and changes of the membership more often than anything else.
+fn changing(world: &World) -> Vec<Kind> {
+    let mut kinds = possible(world);
+    kinds.extend([membership::KINDS, membership::KINDS].concat().into_iter().map(Kind::Membership));
+    kinds
+}
+
 #[test]
 fn a_cluster_whose_members_come_and_go_is_linearizable() {
-    let spec = Spec::new(3, seed()).spare(3).flags(&SNAPSHOTS).network();
-    let changes = |world: &World| {
-        let mut kinds = possible(world);
-        kinds.extend([membership::KINDS, membership::KINDS].concat().into_iter().map(Kind::Membership));
-        kinds
-    };
-    run(spec, LOAD, Duration::from_secs(15), changes).assert_clean();
+    let spec = Spec::new(3, seed()).spare(3).flags(&SNAPSHOTS).flags(&UNCHECKED).network();
+    run(spec, LOAD, Duration::from_secs(15), changing).assert_clean();
 }
 
 #[test]
@@ -87,11 +92,12 @@ fn a_long_mixture() {
     sum.assert_clean();
 }
 
-/// What a seed says about the cluster itself.
+/// What a seed says about the cluster itself. Of four, three have members that come and go; most of these live on snapshots.
 fn run_drawn(seed: u64, time: Duration) -> Report {
+    let changes = !seed.is_multiple_of(4);
     let mut random = StdRng::seed_from_u64(seed);
     let mut spec = Spec::new(if random.random_bool(0.4) { 5 } else { 3 }, seed).network();
-    if random.random_bool(0.5) {
+    if random.random_bool(if changes { 0.8 } else { 0.5 }) {
         spec = spec.flags(&SNAPSHOTS);
     }
     if random.random_bool(0.4) {
@@ -100,10 +106,10 @@ fn run_drawn(seed: u64, time: Duration) -> Report {
     if random.random_bool(0.7) {
         spec = spec.shim();
     }
-    if random.random_bool(0.4) {
-        spec = spec.spare(random.random_range(1..4));
+    if changes {
+        spec = spec.spare(random.random_range(1..4)).flags(&UNCHECKED);
     }
     let value_bytes_max = if random.random_bool(0.3) { 30_000 } else { 0 };
     let load = Load { clients: random.random_range(4..16), value_bytes_max, tenants: random.random_range(0..6) };
-    run(spec, load, time, possible)
+    run(spec, load, time, if changes { changing } else { possible })
 }

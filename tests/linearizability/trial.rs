@@ -7,7 +7,7 @@ use crate::fault::world::World;
 use crate::history::{Answer, Log, Operation, render};
 use crate::search::{self, SLOTS, key};
 use crate::tenants::{self, Register};
-use crate::watch_checker::{self, Facts};
+use crate::watch_checker::{self, Facts, until};
 use crate::watchers::{Moment, Watcher};
 use crate::wire::Range;
 use crate::workload::GROUPS;
@@ -79,7 +79,7 @@ fn short(text: &str) -> String {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let faults: u32 = self.tally.faults.values().sum();
+        let faults = self.tally.count();
         write!(
             f,
             "{} operations, {} acknowledged writes, {} of unknown outcome, {} events, {} leases promised {} times, {faults} faults, {} packets of which {} lost, \
@@ -153,7 +153,7 @@ impl Trial {
         let newest = settle::newest(world, &mut report.violations).await;
         settle::watched(&self.watchers, newest, &mut report.violations).await;
         self.watching.iter().for_each(tokio::task::JoinHandle::abort);
-        let moments: Vec<Vec<(u64, Moment)>> = self.watchers.iter().map(|watcher| watcher.moments()).collect();
+        let moments: Vec<Vec<(u64, Moment)>> = self.watchers.iter().map(|watcher| until(newest, watcher.moments())).collect();
         let mut violations = Vec::new();
         let log = watch_checker::merge(&moments[..CHRONICLERS], &mut violations);
         let operations = self.shared.history();

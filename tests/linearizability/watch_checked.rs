@@ -1,7 +1,7 @@
 //! The judge of watchers is judged: each guarantee has a history that breaks it.
 
 use crate::history::{Change, Log, Version};
-use crate::watch_checker::{Facts, check, merge};
+use crate::watch_checker::{Facts, check, merge, until};
 use crate::watchers::{Heard, Moment};
 use crate::wire::Range;
 
@@ -128,4 +128,20 @@ fn watchers_that_contradict_each_other_are_caught() {
     let other = Heard { change: put("a", 2, 7), ..heard(2, 0) };
     merge(&[moments(&[heard(2, 0)]), moments(&[other])], &mut violations);
     assert_eq!(violations.len(), 1);
+}
+
+/// Revision 5 lands after the members have come to rest at 4; only one of two watchers still hears of it.
+#[test]
+fn what_lands_after_the_end_is_nobodys_fault() {
+    let late = Heard { revision: 5, change: put("a", 5, 4), previous: None };
+    let heard = [events(4, &[heard(2, 0)]), events(4, &two()), events(4, &[heard(4, 0)])];
+    let moments = |more: &[Moment]| [&[asked(2)], &heard[..], more].concat().into_iter().map(|moment| (100, moment)).collect::<Vec<_>>();
+    let both = [moments(&[events(5, &[late])]), moments(&[Moment::Progress { header: 4 }])];
+    assert_eq!(merge(&both, &mut Vec::new()).last(), 5);
+    let both = both.map(|moments| until(4, moments));
+    let log = merge(&both, &mut Vec::new());
+    let facts = Facts { log: &log, starts: Default::default(), compacted: 0 };
+    for moments in &both {
+        assert_eq!(check(0, &Range::everything(), true, moments, &facts).len(), 0);
+    }
 }

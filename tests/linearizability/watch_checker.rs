@@ -48,6 +48,17 @@ pub fn merge(watchers: &[Vec<(u64, Moment)>], violations: &mut Vec<Violation>) -
     Log { first, revisions }
 }
 
+/// What was heard up to the revision at which a run is judged. A write whose client gave up may still wait in a buffer of the network, which
+/// tries again ever more seldom, and land after the members have come to rest.
+pub fn until(newest: i64, mut moments: Vec<(u64, Moment)>) -> Vec<(u64, Moment)> {
+    for (_, moment) in &mut moments {
+        if let Moment::Events { events, .. } = moment {
+            events.retain(|event| event.revision <= newest);
+        }
+    }
+    moments
+}
+
 /// What is known of a run when its watchers are judged.
 pub struct Facts<'a> {
     /// All that happened.

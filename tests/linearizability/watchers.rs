@@ -114,8 +114,8 @@ impl Watcher {
             };
             spoke = Instant::now();
             self.take(shared, response)?;
-            if lazy {
-                // Lets its queue fill.
+            if lazy && !shared.stopped() {
+                // Lets its queue fill. After the run all hurry, or the end would wait for this one.
                 tokio::time::sleep(Duration::from_millis(400)).await;
             }
         }
