@@ -157,6 +157,8 @@ pub struct Links {
     pub times: Times,
     /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
     pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
+    /// Counts append streams of peers that have ended: a leader's ends with its leadership, or with its process.
+    pub appends_ended: watch::Sender<u64>,
     open: Mutex<HashMap<(u64, Purpose), OpenClient>>,
     headers: Mutex<HashMap<u64, Header>>,
     metrics: RwLock<HashMap<u64, Arc<PeerMetrics>>>,
@@ -172,6 +174,7 @@ impl Links {
             expelled: Expelled::default(),
             times,
             snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
+            appends_ended: watch::Sender::new(0),
             open: Mutex::default(),
             headers: Mutex::default(),
             metrics: RwLock::default(),
@@ -284,13 +287,37 @@ pub fn connect(urls: Vec<String>, times: Times) -> Client {
     Client::new(endpoint.connect_with_connector_lazy(connector))
 }
 
+/// Host and port of a peer URL.
+fn target(url: &str) -> Option<(String, u16)> {
+    let uri = url.parse::<Uri>().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Some((host, uri.port_u16().unwrap_or(80)))
+}
+
+/// Whether every address of these URLs refuses a connection within `timeout`: the host is there, and nobody listens. Anything else, a
+/// name that isn't found or an answer that doesn't come, is no proof.
+pub async fn port_is_closed(urls: &[String], timeout: Duration) -> bool {
+    let refuses = |address| async move {
+        let outcome = tokio::time::timeout(timeout, TcpStream::connect(address)).await;
+        matches!(outcome, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    let closed = |url: &String| {
+        let target = target(url);
+        async move {
+            let Some(target) = target else { return false };
+            let Ok(Ok(found)) = tokio::time::timeout(timeout, tokio::net::lookup_host(target)).await else { return false };
+            let found: Vec<_> = found.collect();
+            !found.is_empty() && futures::future::join_all(found.into_iter().map(refuses)).await.into_iter().all(|refused| refused)
+        }
+    };
+    !urls.is_empty() && futures::future::join_all(urls.iter().map(closed)).await.into_iter().all(|closed| closed)
+}
+
 async fn dial(urls: &[String]) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "no peer URL");
     for url in urls {
-        let Ok(uri) = url.parse::<Uri>() else { continue };
-        let Some(host) = uri.host() else { continue };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        match TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await {
+        let Some(target) = target(url) else { continue };
+        match TcpStream::connect(target).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -316,6 +343,18 @@ mod tests {
         assert_eq!(table.to_dial(2), ["http://b:1"]);
         table.update([(2, url("http://b:1"))], |id| id == 1);
         assert_eq!((table.to_dial(1), table.ids()), (Vec::new(), vec![2]));
+    }
+
+    #[tokio::test]
+    async fn only_a_port_that_refuses_is_closed() {
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", open.local_addr().expect("it is bound"));
+        let wait = Duration::from_secs(5);
+        assert!(!port_is_closed(std::slice::from_ref(&url), wait).await, "it listens");
+        assert!(!port_is_closed(&["http://127.0.0.1:1".into(), url.clone()], wait).await, "one of two listens");
+        drop(open);
+        assert!(port_is_closed(&["http://127.0.0.1:1".into(), url], wait).await);
+        assert!(!port_is_closed(&[], wait).await && !port_is_closed(&["http://nowhere.invalid:1".into()], wait).await);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ pub mod service;
 mod snapshot;
 
 pub use caller::Caller;
-pub use channel::{Links, PeerTable, Purpose, Times, never_sent};
+pub use channel::{Links, PeerTable, Purpose, Times, never_sent, port_is_closed};
 pub use contact::LeaderContact;
 pub use cork::Cork;
 pub use directory::{Directory, Expelled, Expulsion, Verdict};

@@ -119,6 +119,15 @@ impl Parts {
     }
 }
 
+/// Tells that an append stream has ended when it is dropped with it.
+struct AppendEnds(Arc<Links>);
+
+impl Drop for AppendEnds {
+    fn drop(&mut self) {
+        self.0.appends_ended.send_modify(|count| *count += 1);
+    }
+}
+
 /// Judges a long stream's caller again when the membership (or the cut-off switch) has changed.
 struct Admission {
     parts: Arc<Parts>,
@@ -154,12 +163,13 @@ impl RaftInternal for Service {
         let caller = self.0.admit(&request)?;
         let (parts, metrics) = (self.0.clone(), self.0.links.metrics(caller.member_id));
         let mut admission = Admission::new(&self.0, caller);
+        let ends = AppendEnds(self.0.links.clone());
         let input = request
             .into_inner()
             .scan((), |(), message| future::ready(message.ok()))
             .take_while(move |_| future::ready(admission.holds()))
-            .scan((), {
-                move |(), message| {
+            .scan(ends, {
+                move |_, message| {
                     let bytes: usize =
                         message.entries.iter().map(|entry| entry.command.as_ref().map_or(16, |command| command.len() + 16)).sum();
                     metrics.received(bytes);

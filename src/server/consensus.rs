@@ -8,6 +8,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
+use openraft::raft::TransferLeaderRequest;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -335,6 +336,29 @@ impl Consensus {
             Ok(Err(_)) => Err(Error::Stopped),
             Err(_) => Err(Error::TimeoutLeaderTransfer),
         }
+    }
+
+    /// Ends what this member has promised its leader: to vote for nobody else while it may be there. False if somebody else leads already.
+    pub(super) async fn give_up_lease_of(&self, leader: u64) -> bool {
+        let Some(vote) = self.vote.get().filter(|vote| vote.committed && vote.leader_id.voted_for == leader) else { return false };
+        // Meant for a leader that hands over; it ends the lease everywhere, and makes a candidate of whom it names only.
+        self.raft.handle_transfer_leader(TransferLeaderRequest::new(vote, leader, None)).await.is_ok()
+    }
+
+    /// Term of the newest vote.
+    pub(super) fn voted_term(&self) -> u64 {
+        self.vote.get().map_or(0, |vote| vote.leader_id.term)
+    }
+
+    /// Stands for election, if a majority would grant it.
+    pub(super) async fn campaign(&self) {
+        // An error means that openraft has stopped, which `follow` tells.
+        let _ = self.raft.trigger().elect(true).await;
+    }
+
+    /// How long a leader is trusted without a word of it.
+    pub(super) fn lease(&self) -> Duration {
+        self.times.lease
     }
 
     /// Founds the cluster: the smallest id at once, the others only if nobody has after an election timeout (fewer split votes). All

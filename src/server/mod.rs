@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod compactor;
 pub mod consensus;
 mod corruption;
+pub mod dead_leader;
 pub mod error;
 pub mod hand_over;
 pub mod identity;

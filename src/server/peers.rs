@@ -10,7 +10,7 @@ use super::read::Read;
 use super::requests::Requests;
 use super::snapshots::Snapshots;
 use super::waiters::Waiters;
-use super::{corruption, sick_disk};
+use super::{corruption, dead_leader, sick_disk};
 use crate::config::Config;
 use crate::grpc::ETCD_VERSION;
 use futures::future::BoxFuture;
@@ -71,6 +71,7 @@ pub async fn start(
     let members = Members::new(config, state.clone(), consensus.clone(), propose.clone(), waiters, presence.clone());
     tokio::spawn(directory.follow(consensus.clone()));
     tokio::spawn(presence.clone().run(consensus.stopping().clone()));
+    tokio::spawn(dead_leader::watch(consensus.clone(), presence.clone()));
     tokio::spawn(hurry_after_absence(consensus.clone(), presence.clone()));
     tokio::spawn(members.clone().promote_pending(consensus.stopping().clone()));
     let snapshots = Snapshots {

@@ -7,6 +7,7 @@ mod alone;
 mod changes;
 mod corruption;
 mod crashes;
+mod dead_leaders;
 mod leaving;
 mod metrics;
 mod moving;

@@ -1,0 +1,88 @@
+//! A leader whose process has ended is replaced at once, not after an election timeout.
+//!
+//! A killed process leaves two traces that a slow, paused or cut-off one doesn't: its append stream ends, and its peer port refuses
+//! connections. Who sees both gives the leader's lease up and campaigns by pre-vote. That is as safe as any election: a vote is granted as
+//! always to who has the log, and a pre-vote is refused by everybody who still hears the leader, should the traces have lied. Members take
+//! turns, so that they don't split the vote, and ask the port again before each try: a process that is back may lead on, if nobody else
+//! does.
+
+use super::consensus::Consensus;
+use rusd_network::{Presence, port_is_closed};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For the others to find out, too: who still trusts the leader refuses a pre-vote.
+const SETTLE: Duration = Duration::from_millis(15);
+/// Between the tries of two members; an election takes three fdatasyncs.
+const TURN: Duration = Duration::from_millis(150);
+
+/// A process that ends closes its connections one after the other: the port may be open a moment longer than a stream.
+const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_millis(3), Duration::from_millis(10), Duration::from_millis(30)];
+
+/// Watches the append streams of peers, and their pings, until the member stops.
+pub async fn watch(consensus: Arc<Consensus>, presence: Arc<Presence>) {
+    let mut ended = consensus.links().appends_ended.subscribe();
+    let mut seen = presence.watch();
+    let stop = consensus.stopping().clone();
+    let work = async {
+        loop {
+            let told = tokio::select! {
+                told = ended.changed() => told,
+                told = seen.changed() => told,
+            };
+            if told.is_err() {
+                return;
+            }
+            replace(&consensus).await;
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+/// Replaces the leader, if it is dead; else does nothing.
+async fn replace(consensus: &Consensus) {
+    let dead = consensus.believed_leader();
+    if dead == 0 || dead == consensus.member_id() || !turns_out_dead(consensus, dead).await {
+        return;
+    }
+    let term = consensus.voted_term();
+    let mut voters: Vec<u64> = consensus.voters().into_iter().filter(|id| *id != dead).collect();
+    voters.sort_unstable();
+    if !consensus.give_up_lease_of(dead).await {
+        return;
+    }
+    let Some(turn) = voters.iter().position(|id| *id == consensus.member_id()) else { return };
+    tracing::warn!(leader = format!("{dead:x}"), "the leader's process has ended: its peer port is closed; campaigning without waiting");
+    let mut leader = consensus.watch_leader();
+    let mut pause = SETTLE + TURN * u32::try_from(turn).unwrap_or(u32::MAX);
+    // After that the usual timers go on.
+    let end = tokio::time::Instant::now() + consensus.lease();
+    while tokio::time::Instant::now() + pause < end {
+        let other = leader.wait_for(|now| *now != dead && *now != 0);
+        if tokio::time::timeout(pause, other).await.is_ok() || !is_dead(consensus, dead).await {
+            return;
+        }
+        // Who has voted since gives the candidate its time.
+        if consensus.voted_term() == term {
+            consensus.campaign().await;
+        }
+        pause = TURN * u32::try_from(voters.len()).unwrap_or(u32::MAX);
+    }
+}
+
+async fn turns_out_dead(consensus: &Consensus, id: u64) -> bool {
+    for pause in LOOKS {
+        tokio::time::sleep(pause).await;
+        if consensus.believed_leader() != id {
+            return false;
+        }
+        if is_dead(consensus, id).await {
+            return true;
+        }
+    }
+    false
+}
+
+async fn is_dead(consensus: &Consensus, id: u64) -> bool {
+    port_is_closed(&consensus.links().table.urls(id), TURN).await
+}
