@@ -116,7 +116,8 @@ async fn replace(world: &mut World, random: &mut StdRng) -> Option<&'static str>
 /// Once everything is healed: finds out which changes that nobody answered have happened. A write after them tells, for the log keeps order.
 pub async fn resolve(world: &mut World) {
     while let Some((seat, id)) = world.doubted.pop_first() {
-        let other = world.members().into_iter().find(|member| *member != seat).expect("more than one");
+        let sure = |member: &usize| *member != seat && !world.doubted.contains_key(member);
+        let other = world.members().into_iter().find(sure).expect("of three, two are never in doubt at once");
         world.wait_writes(other).await;
         let members = eventually("the list of members", || list(world)).await;
         if members.iter().all(|member| member.id != id) && world.joined.remove(&seat) {
