@@ -5,6 +5,7 @@ use crate::{Caller, Cork, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, 
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, RwLock};
 use pb::raft_internal_client::RaftInternalClient;
+use rusd_storage::measure::Counter;
 use rusd_storage::types::LogPosition;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -127,6 +128,8 @@ pub struct Times {
     pub keep_alive: Duration,
     /// A snapshot transfer or an append answer that makes no progress for so long is given up.
     pub idle: Duration,
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
 }
 
 impl Times {
@@ -136,6 +139,7 @@ impl Times {
             connect: election_timeout.max(Duration::from_millis(500)),
             keep_alive: (election_timeout / 2).max(Duration::from_millis(250)),
             idle: (election_timeout * 5).max(Duration::from_secs(5)),
+            heartbeat: election_timeout / 10,
         }
     }
 }
@@ -155,6 +159,8 @@ pub struct Links {
     pub expelled: Expelled,
     /// Transport times.
     pub times: Times,
+    /// Heartbeats that came so late that this member must have been too busy for them.
+    pub late_heartbeats: Counter,
     /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
     pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
     /// Counts append streams of peers that have ended: a leader's ends with its leadership, or with its process.
@@ -173,6 +179,7 @@ impl Links {
             directory,
             expelled: Expelled::default(),
             times,
+            late_heartbeats: Counter::default(),
             snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
             appends_ended: watch::Sender::new(0),
             open: Mutex::default(),

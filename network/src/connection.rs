@@ -17,7 +17,7 @@ use rusd_storage::raft::types::{TypeConfig, Vote};
 use rusd_storage::snapshot::SnapshotData;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Response, Status};
 
 /// See the module.
@@ -26,6 +26,8 @@ pub struct Connection {
     target: u64,
     purpose: Purpose,
     metrics: Arc<PeerMetrics>,
+    /// The end of the last heartbeat, if it was answered.
+    rested: Option<Instant>,
 }
 
 fn unreachable(what: impl ToString) -> RPCError<TypeConfig> {
@@ -36,7 +38,7 @@ impl Connection {
     /// To `target`, wherever it lives at the moment of a call.
     pub fn new(links: Arc<Links>, target: u64, purpose: Purpose) -> Self {
         let metrics = links.metrics(target);
-        Self { links, target, purpose, metrics }
+        Self { links, target, purpose, metrics, rested: None }
     }
 
     fn client(&self) -> Result<Client, RPCError<TypeConfig>> {
@@ -94,9 +96,15 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // A new term has a new connection. A peer that is slow to answer isn't this member's fault.
+        if self.rested.take().is_some_and(|rested| rested.elapsed() > self.links.times.heartbeat * 2) {
+            self.links.late_heartbeats.inc();
+        }
         let mut client = self.client()?;
         let request = self.links.request(self.target, codec::append_to(rpc));
-        Ok(codec::append_answer_from(self.bounded(option.hard_ttl(), client.heartbeat(request)).await?)?)
+        let answer = self.bounded(option.hard_ttl(), client.heartbeat(request)).await?;
+        self.rested = (self.purpose == Purpose::Heartbeat).then(Instant::now);
+        Ok(codec::append_answer_from(answer)?)
     }
 
     fn stream_append<'s, S>(

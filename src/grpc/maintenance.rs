@@ -6,6 +6,7 @@ use crate::server::Error;
 use pb::alarm_request::AlarmAction;
 use pb::maintenance_server::Maintenance;
 use rusd_storage::command::{self, alarm, proposal::Command, state};
+use rusd_storage::measure::Stopwatch;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
@@ -59,7 +60,9 @@ impl Maintenance for Api {
 
     /// Nothing is ever fragmented for long: space is reclaimed as compaction goes. No header, as etcd's.
     async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let (_running, watch) = (self.server.requests.defragmenting.begin(), Stopwatch::start());
         self.compact_physically().await?;
+        self.server.requests.defragment.took(watch.elapsed());
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 

@@ -27,6 +27,11 @@ pub(super) fn read(page: &mut Page, server: &Server) {
     let mut received = page.counters("etcd_network_peer_received_bytes_total", "The total number of bytes received from peers.");
     metrics.iter().for_each(|(remote, metrics)| received.add(&[("From", remote)], metrics.received_bytes.load(Relaxed)));
     drop(received);
+    page.counter(
+        "etcd_server_heartbeat_send_failures_total",
+        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+        &links.late_heartbeats,
+    );
     calls(page, &local, &metrics);
     snapshots(page, &metrics);
     let (slow, failed) = server.read.failures();

@@ -20,6 +20,16 @@ pub(super) fn read(page: &mut Page, requests: &Requests, clients: &Clients) {
     family.add_used(&[("success", "false")], &requests.reading.failure);
     family.add_used(&[("success", "true")], &requests.reading.success);
     drop(family);
+    page.histogram(
+        "etcd_disk_backend_defrag_duration_seconds",
+        "The latency distribution of backend defragmentation.",
+        &requests.defragment,
+    );
+    page.gauge(
+        "etcd_disk_defrag_inflight",
+        "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+        f64::from(u8::from(requests.defragmenting.get() > 0)),
+    );
     clients.read(page);
 }
 

@@ -3,7 +3,7 @@
 use super::Sources;
 use super::page::Page;
 use rusd_storage::engine::Engine;
-use rusd_storage::measure::{Compactions, KINDS, Measures};
+use rusd_storage::measure::{Compactions, KINDS, Measures, Snapshots};
 use std::time::SystemTime;
 
 pub(super) fn read(page: &mut Page, sources: &Sources<'_>) {
@@ -14,6 +14,7 @@ pub(super) fn read(page: &mut Page, sources: &Sources<'_>) {
     applies(page, measures);
     watches(page, sources);
     disk(page, &sources.server.engine);
+    snapshots(page, &measures.snapshots);
 }
 
 fn keys(page: &mut Page, sources: &Sources<'_>, measures: &Measures) {
@@ -30,6 +31,8 @@ fn keys(page: &mut Page, sources: &Sources<'_>, measures: &Measures) {
     page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", store.revision() as f64);
     page.gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", store.compact_revision() as f64);
     page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", store.key_count() as f64);
+    let reads = store.pin_count() as f64;
+    page.gauge("etcd_mvcc_db_open_read_transactions", "The number of currently open read transactions", reads);
     let bytes = sources.server.engine.usage().frame_bytes as f64;
     page.gauge("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", bytes);
     page.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", bytes);
@@ -108,4 +111,21 @@ fn disk(page: &mut Page, engine: &Engine) {
     page.histogram("etcd_disk_wal_write_duration_seconds", "The latency distributions of write called by WAL.", &metrics.log_writes);
     page.gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", metrics.log_bytes.get() as f64);
     page.histogram("etcd_disk_backend_commit_duration_seconds", "The latency distributions of commit called by backend.", &metrics.commits);
+}
+
+fn snapshots(page: &mut Page, snapshots: &Snapshots) {
+    for (name, help, histogram) in [
+        (
+            "etcd_debugging_snap_save_marshalling_duration_seconds",
+            "The marshalling cost distributions of save called by snapshot.",
+            &snapshots.framed,
+        ),
+        ("etcd_debugging_snap_save_total_duration_seconds", "The total latency distributions of save called by snapshot.", &snapshots.made),
+        ("etcd_snap_fsync_duration_seconds", "The latency distributions of fsync called by snap.", &snapshots.synced),
+        ("etcd_disk_backend_snapshot_duration_seconds", "The latency distribution of backend snapshots.", &snapshots.sent),
+        ("etcd_snap_db_fsync_duration_seconds", "The latency distributions of fsyncing .snap.db file", &snapshots.received_synced),
+        ("etcd_snap_db_save_total_duration_seconds", "The total latency distributions of v3 snapshot save", &snapshots.received),
+    ] {
+        page.histogram(name, help, histogram);
+    }
 }

@@ -61,7 +61,8 @@ pub async fn start(
     let directory = StateDirectory::new(identity, state.clone());
     let table = Arc::new(PeerTable::default());
     table.update(peers, |_| false);
-    let links = Links::new(table.clone(), directory.clone(), Times::of(config.election_timeout));
+    let times = Times { heartbeat: config.heartbeat_interval, ..Times::of(config.election_timeout) };
+    let links = Links::new(table.clone(), directory.clone(), times);
     let presence = Presence::new(links.clone(), config.election_timeout);
     let stores = Stores { log_store, state_machine };
     let consensus = Consensus::start(config, identity, stores, waiters.clone(), links.clone()).await?;

@@ -2,7 +2,7 @@
 
 use crate::server::Error;
 use rusd_storage::command::proposal::Command;
-use rusd_storage::measure::{Counter, Inflight, KINDS, Measures, Outcomes, Stopwatch, kind_of};
+use rusd_storage::measure::{Counter, Histogram, Inflight, KINDS, Measures, Outcomes, Stopwatch, kind_of};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ pub struct Requests {
     pub reading: Outcomes,
     /// Txns that only read, without that wait.
     pub read_only_txn: Outcomes,
+    /// Defragmentations: compactions that a client waits for.
+    pub defragment: Histogram,
+    /// Those under way.
+    pub defragmenting: Inflight,
     /// Proposals under way.
     pub pending: Inflight,
     /// Proposals without an answer.
@@ -34,6 +38,8 @@ impl Requests {
             range: answers(),
             reading: Outcomes::seconds(0.0001, 20),
             read_only_txn: answers(),
+            defragment: Histogram::seconds(0.1, 13),
+            defragmenting: Inflight::default(),
             pending: Inflight::default(),
             failed: Counter::default(),
             measures,

@@ -225,6 +225,31 @@ impl Compactions {
     }
 }
 
+/// Snapshots, of which "made" means that the state is durable and the log may go.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Made: what was open put into frames.
+    pub framed: Histogram,
+    /// Made: synced.
+    pub synced: Histogram,
+    /// Made, both.
+    pub made: Histogram,
+    /// Sent whole, from first to last chunk.
+    pub sent: Histogram,
+    /// Received: synced.
+    pub received_synced: Histogram,
+    /// Received and synced, from first to last chunk.
+    pub received: Histogram,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        let disk = || Histogram::seconds(0.001, 14);
+        let (sent, received) = (Histogram::seconds(0.01, 17), Histogram::seconds(0.1, 10));
+        Self { framed: disk(), synced: disk(), made: disk(), sent, received_synced: disk(), received }
+    }
+}
+
 /// How long things of one kind take, by how they end.
 #[derive(Debug)]
 pub struct Outcomes {
@@ -289,6 +314,8 @@ pub struct Measures {
     pub applies: [Outcomes; KINDS.len()],
     /// What took longer to apply or to read than an operator is to hear of.
     pub slow: Counter,
+    /// Snapshots.
+    pub snapshots: Snapshots,
     /// Snapshots that are being put in the place of the state.
     pub installing: Inflight,
 }
@@ -310,6 +337,7 @@ impl Default for Measures {
             },
             applies: std::array::from_fn(|_| Outcomes::seconds(0.0001, 20)),
             slow: Counter::default(),
+            snapshots: Snapshots::default(),
             installing: Inflight::default(),
         }
     }

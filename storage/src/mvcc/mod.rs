@@ -26,6 +26,7 @@ pub use read::RangeCursor;
 pub use txn::{Deleted, Replaced, WriteTxn};
 
 use crate::error::{Rejection, StorageError};
+use crate::measure::Measures;
 use crate::statelog::StateLog;
 use crate::types::{KeyValue, Record};
 use compact::{Pins, Work};
@@ -126,6 +127,16 @@ impl Store {
         let round = self.work.lock().round.clone();
         let _between_steps = round.lock();
         Arc::clone(&self.holders)
+    }
+
+    /// What is counted of it.
+    pub fn measures(&self) -> &Measures {
+        self.log.measures()
+    }
+
+    /// Reads and transfers that hold history.
+    pub fn pin_count(&self) -> usize {
+        self.pins.lock().values().sum()
     }
 
     /// Live keys.

@@ -10,6 +10,7 @@ use crate::command::proposal::Command;
 use crate::command::{Proposal, Txn};
 use crate::engine::Engine;
 use crate::error::StorageError;
+use crate::measure::Stopwatch;
 use crate::mvcc::Pin;
 use crate::snapshot::{Outgoing, Received, Receiver, SnapshotData};
 use crate::statelog::StateLog;
@@ -160,8 +161,13 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     /// Once it returns, the log up to its position may be purged; none of it if nothing was applied. An error would end openraft.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let (measures, whole) = (self.engine.measures(), Stopwatch::start());
         self.log.hand_over();
+        measures.snapshots.framed.took(whole.elapsed());
+        let sync = Stopwatch::start();
         durable(|done| self.engine.sync(done)).await?;
+        measures.snapshots.synced.took(sync.elapsed());
+        measures.snapshots.made.took(whole.elapsed());
         Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Local })
     }
 }

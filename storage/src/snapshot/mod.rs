@@ -15,6 +15,7 @@ use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
 use crate::engine::{Engine, Incoming, Span, StateFrame};
 use crate::error::StorageError;
+use crate::measure::Stopwatch;
 use crate::mvcc::{Pin, Store};
 use crate::statelog::open::Open;
 use crate::statelog::{Recovery, StateLog};
@@ -50,6 +51,8 @@ pub struct Outgoing {
     pin: Arc<Pin>,
     /// From the first chunk on: compaction rests.
     hold: Option<Arc<()>>,
+    /// Since the first chunk.
+    watch: Stopwatch,
     image: Bytes,
     position: LogPosition,
     next: Next,
@@ -74,7 +77,21 @@ enum Next {
 impl Outgoing {
     pub(crate) fn new(store: Arc<Store>, pin: Arc<Pin>, image: Bytes, position: LogPosition, weight: u64) -> Self {
         let (next, ready) = (Next::Head, VecDeque::new());
-        Self { store, pin, hold: None, image, position, next, frames: 0, records: 0, units: 0, weight, ready, sent: 0 }
+        Self {
+            store,
+            pin,
+            hold: None,
+            watch: Stopwatch::start(),
+            image,
+            position,
+            next,
+            frames: 0,
+            records: 0,
+            units: 0,
+            weight,
+            ready,
+            sent: 0,
+        }
     }
 
     /// About what it takes on a disk, bytes.
@@ -101,6 +118,7 @@ impl Outgoing {
             }
             match self.next {
                 Next::Head => {
+                    self.watch = Stopwatch::start();
                     self.hold = Some(self.store.hold_compaction());
                     self.next = Next::Records(1);
                     return Ok(Some(self.head()));
@@ -109,6 +127,7 @@ impl Outgoing {
                 Next::Records(_) => self.next = Next::End,
                 Next::End => {
                     self.next = Next::Nothing;
+                    self.store.measures().snapshots.sent.took(self.watch.elapsed());
                     let mut chunk = vec![3];
                     chunk.put_u64_le(self.frames);
                     chunk.put_u64_le(self.records);
@@ -186,6 +205,7 @@ pub struct Received {
 /// A snapshot being received: writes a partial Db and rebuilds the rooms. Blocking.
 pub struct Receiver {
     engine: Engine,
+    watch: Stopwatch,
     incoming: Incoming,
     recovery: Recovery,
     rooms: Recovering,
@@ -216,6 +236,7 @@ impl Receiver {
         let incoming = engine.begin_install()?;
         Ok(Self {
             engine,
+            watch: Stopwatch::start(),
             incoming,
             recovery: Recovery::new(),
             rooms: Recovering::new(memory_bytes),
@@ -303,7 +324,10 @@ impl Receiver {
         open.end();
         let (frame, _) = open.take_frame().expect("a unit was ended");
         self.put(frame)?;
+        let (measures, sync) = (self.engine.measures(), Stopwatch::start());
         self.incoming.finish()?;
+        measures.snapshots.received_synced.took(sync.elapsed());
+        measures.snapshots.received.took(self.watch.elapsed());
         let (applied, deltas, directory) = self.recovery.finish()?;
         let log = StateLog::new(self.engine.clone(), directory, applied);
         let rooms = self.rooms.finish(log, deltas)?;
