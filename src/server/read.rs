@@ -16,6 +16,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::errors::RaftError;
 use openraft::raft::linearizable_read::LinearizerOption;
+use parking_lot::Mutex;
 use rusd_network::{Purpose, pb};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use tokio::time::Instant;
 
 /// Members' ReadIndex retry (contract a.3).
 const ATTEMPT: Duration = Duration::from_millis(500);
+/// A quorum's worth of voters is asked; the others, too, if it hasn't answered by then. Far above a round trip of a busy machine.
+const HEDGE: Duration = Duration::from_millis(10);
 /// Between attempts that failed at once.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -36,6 +39,8 @@ struct Parts {
     consensus: Arc<Consensus>,
     waiters: Arc<Waiters>,
     rounds: Rounds<Result<u64, Failure>>,
+    /// Who confirmed last: asked first.
+    quick: Mutex<BTreeSet<u64>>,
     request_timeout: Duration,
     /// Attempts to get an index that a leader didn't confirm in time.
     slow: AtomicU64,
@@ -64,6 +69,7 @@ impl Read {
             consensus,
             waiters,
             rounds: Rounds::default(),
+            quick: Mutex::default(),
             request_timeout,
             slow: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -180,17 +186,40 @@ impl Parts {
             return true;
         }
         let others: BTreeSet<u64> = voters.iter().flatten().copied().filter(|id| *id != me).collect();
-        let mut answers: FuturesUnordered<_> = others.into_iter().map(|id| self.confirm_by(id, term)).collect();
-        while let Some((id, yes)) = answers.next().await {
-            if yes && granted.insert(id) && enough(&granted) {
-                // Dropped calls would be reset streams, and HTTP/2 ends connections that have many of them.
-                if !answers.is_empty() {
-                    tokio::spawn(answers.for_each(|_| std::future::ready(())));
-                }
-                return true;
+        let mut later = self.in_order(others);
+        let mut answers = FuturesUnordered::new();
+        let mut asked = later.drain(..if voters.len() == 1 { voters[0].len() / 2 } else { later.len() }).collect::<Vec<_>>();
+        let mut hedge = std::pin::pin!(tokio::time::sleep(HEDGE));
+        loop {
+            answers.extend(asked.drain(..).map(|id| self.confirm_by(id, term)));
+            tokio::select! {
+                biased;
+                answer = answers.next() => match answer {
+                    Some((id, true)) if granted.insert(id) && enough(&granted) => break,
+                    Some((_, true)) => {}
+                    None if later.is_empty() => return false,
+                    _ => asked.append(&mut later),
+                },
+                () = &mut hedge, if !later.is_empty() => asked.append(&mut later),
             }
         }
-        false
+        // Dropped calls would be reset streams, and HTTP/2 ends connections that have many of them.
+        if !answers.is_empty() {
+            tokio::spawn(answers.for_each(|_| std::future::ready(())));
+        }
+        let mut quick = self.quick.lock();
+        if *quick != granted {
+            *quick = granted;
+        }
+        true
+    }
+
+    /// Those who answered last time come first.
+    fn in_order(&self, ids: BTreeSet<u64>) -> Vec<u64> {
+        let quick = self.quick.lock();
+        let (mut first, rest): (Vec<u64>, Vec<u64>) = ids.into_iter().partition(|id| quick.contains(id));
+        first.extend(rest);
+        first
     }
 
     fn confirm_by(&self, id: u64, term: u64) -> impl Future<Output = (u64, bool)> + Send + 'static {
