@@ -11,10 +11,10 @@ use rusd_network::{Presence, port_is_closed};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For the others to find out, too: who still trusts the leader refuses a pre-vote.
-const SETTLE: Duration = Duration::from_millis(15);
-/// Between the tries of two members; an election takes three fdatasyncs.
-const TURN: Duration = Duration::from_millis(150);
+/// When in its turn a member asks for pre-votes: who still trusts the leader refuses one, so the others must have found out, too.
+const TRIES: [Duration; 3] = [Duration::from_millis(15), Duration::from_millis(30), Duration::from_millis(45)];
+/// A member's turn, with its tries before; the election takes three fdatasyncs.
+const TURN: Duration = Duration::from_millis(200);
 
 /// A process that ends closes its connections one after the other: the port may be open a moment longer than a stream.
 const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_millis(3), Duration::from_millis(10), Duration::from_millis(30)];
@@ -54,20 +54,37 @@ async fn replace(consensus: &Consensus) {
     let Some(turn) = voters.iter().position(|id| *id == consensus.member_id()) else { return };
     tracing::warn!(leader = format!("{dead:x}"), "the leader's process has ended: its peer port is closed; campaigning without waiting");
     let mut leader = consensus.watch_leader();
-    let mut pause = SETTLE + TURN * u32::try_from(turn).unwrap_or(u32::MAX);
-    // After that the usual timers go on.
-    let end = tokio::time::Instant::now() + consensus.lease();
-    while tokio::time::Instant::now() + pause < end {
-        let other = leader.wait_for(|now| *now != dead && *now != 0);
-        if tokio::time::timeout(pause, other).await.is_ok() || !is_dead(consensus, dead).await {
-            return;
+    let replaced = async {
+        let _ = leader.wait_for(|now| *now != dead && *now != 0).await;
+    };
+    let count = u32::try_from(voters.len()).unwrap_or(u32::MAX);
+    let work = async {
+        tokio::time::sleep(TURN * u32::try_from(turn).unwrap_or(u32::MAX)).await;
+        while take_turn(consensus, dead, term).await {
+            tokio::time::sleep(TURN * count).await;
+        }
+    };
+    tokio::select! {
+        () = replaced => {}
+        () = work => {}
+        // The usual timers go on.
+        () = tokio::time::sleep(consensus.lease()) => {}
+    }
+}
+
+/// False once there is somebody at the port again.
+async fn take_turn(consensus: &Consensus, dead: u64, term: u64) -> bool {
+    for pause in TRIES {
+        tokio::time::sleep(pause).await;
+        if !is_dead(consensus, dead).await {
+            return false;
         }
         // Who has voted since gives the candidate its time.
         if consensus.voted_term() == term {
             consensus.campaign().await;
         }
-        pause = TURN * u32::try_from(voters.len()).unwrap_or(u32::MAX);
     }
+    true
 }
 
 async fn turns_out_dead(consensus: &Consensus, id: u64) -> bool {
@@ -84,5 +101,5 @@ async fn turns_out_dead(consensus: &Consensus, id: u64) -> bool {
 }
 
 async fn is_dead(consensus: &Consensus, id: u64) -> bool {
-    port_is_closed(&consensus.links().table.urls(id), TURN).await
+    port_is_closed(&consensus.links().table.urls(id), TURN / 2).await
 }
