@@ -32,7 +32,12 @@ async fn start_to_die(world: &mut World, member: usize, call: DieAt, after: i32)
         }
         if process.line(READY).is_some() {
             world.shims[member].heal();
-            return Start::Ready;
+            if !world.shims[member].died() {
+                return Start::Ready;
+            }
+            // Between its last words and the healing.
+            process.wait().await;
+            return Start::Died;
         }
         assert!(Instant::now() < deadline, "it neither ends nor serves");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -129,6 +129,11 @@ impl Shim {
         self.set(Word::DieAt, call as i32);
     }
 
+    /// Whether the call of [`Shim::die_at`] has come.
+    pub fn died(&self) -> bool {
+        self.words[Word::DieAfter as usize].load(Ordering::SeqCst) < 0
+    }
+
     /// Calls that passed through so far: how a test knows that the library is at work.
     pub fn calls(&self) -> i32 {
         self.words[Word::Calls as usize].load(Ordering::SeqCst)
