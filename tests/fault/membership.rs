@@ -1,7 +1,7 @@
 //! Members that are removed, added, promoted and replaced while everything else goes wrong.
 
 use crate::fault::kinds::shuffled;
-use crate::fault::world::World;
+use crate::fault::world::{World, in_time};
 use crate::harness::{PATIENCE, eventually};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -29,6 +29,7 @@ pub const KINDS: &[Kind] =
 
 /// As long as etcd's own limit, and a bit.
 const LIMIT: Duration = Duration::from_secs(8);
+const SHORT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 const EXISTING: &str = "--initial-cluster-state=existing";
 
@@ -46,8 +47,8 @@ pub async fn change(kind: Kind, world: &mut World, random: &mut StdRng) -> Optio
 /// What the cluster says of itself, by one that answers.
 async fn list(world: &World) -> Option<Vec<Member>> {
     for member in world.members() {
-        let request = MemberListRequest { linearizable: true };
-        if let Ok(response) = world.client(member, Duration::from_secs(2)).cluster.member_list(request).await {
+        let (mut client, request) = (world.client(member, LIMIT).cluster, MemberListRequest { linearizable: true });
+        if let Some(response) = in_time(Duration::from_secs(2), client.member_list(request)).await {
             return Some(response.into_inner().members);
         }
     }
@@ -86,9 +87,9 @@ async fn remove(world: &mut World, random: &mut StdRng) -> Option<&'static str> 
 
 /// Asks for a member's removal; whether it is gone. If that isn't known, [`resolve`] will.
 async fn dismiss(world: &mut World, asked: usize, victim: usize, id: u64) -> bool {
-    let answer = world.client(asked, LIMIT).cluster.member_remove(MemberRemoveRequest { id }).await;
+    let answer = in_time(LIMIT, world.client(asked, LIMIT).cluster.member_remove(MemberRemoveRequest { id })).await;
     // It may have happened all the same.
-    let gone = answer.is_ok() || list(world).await.is_some_and(|members| members.iter().all(|member| member.id != id));
+    let gone = answer.is_some() || list(world).await.is_some_and(|members| members.iter().all(|member| member.id != id));
     if gone {
         world.doubted.remove(&victim);
     } else {
@@ -116,16 +117,14 @@ async fn replace(world: &mut World, random: &mut StdRng) -> Option<&'static str>
 /// Once everything is healed: finds out which changes that nobody answered have happened. A write after them tells, for the log keeps order.
 pub async fn resolve(world: &mut World) {
     while let Some((seat, id)) = world.doubted.pop_first() {
-        let sure = |member: &usize| *member != seat && !world.doubted.contains_key(member);
-        let other = world.members().into_iter().find(sure).expect("of three, two are never in doubt at once");
-        world.wait_writes(other).await;
+        write(world).await;
         let members = eventually("the list of members", || list(world)).await;
         if members.iter().all(|member| member.id != id) && world.joined.remove(&seat) {
             world.leaving.insert(seat);
         }
     }
     if !world.late.is_empty() {
-        world.wait_writes(*world.joined.first().expect("more than one")).await;
+        write(world).await;
         let members = eventually("the list of members", || list(world)).await;
         for seat in std::mem::take(&mut world.late) {
             if record(world, &members, seat).is_some() {
@@ -133,6 +132,19 @@ pub async fn resolve(world: &mut World) {
             }
         }
     }
+}
+
+/// Through whoever takes it: a learner doesn't, nor one that was removed.
+async fn write(world: &World) {
+    eventually("a write through any member", || async {
+        for member in world.members() {
+            if in_time(SHORT, world.client(member, SHORT).put("other/alive", "yes")).await.is_some() {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
 }
 
 async fn add(world: &mut World, random: &mut StdRng, is_learner: bool) -> Option<&'static str> {
@@ -146,7 +158,7 @@ async fn add_at(world: &mut World, random: &mut StdRng, seat: usize, is_learner:
     let url = world.cluster.members[seat].peer_url();
     let asked = shuffled(world, random)[0];
     let request = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
-    let _ = world.client(asked, LIMIT).cluster.member_add(request).await;
+    let _ = in_time(LIMIT, world.client(asked, LIMIT).cluster.member_add(request)).await;
     // Whatever was answered: the list tells, now or in [`resolve`].
     world.late.insert(seat);
     let members = list(world).await?;
@@ -177,7 +189,7 @@ async fn promote(world: &mut World, random: &mut StdRng) -> Option<&'static str>
     let members = list(world).await?;
     let id = members.iter().find(|member| member.is_learner)?.id;
     let asked = shuffled(world, random)[0];
-    world.client(asked, LIMIT).cluster.member_promote(MemberPromoteRequest { id }).await.ok()?;
+    in_time(LIMIT, world.client(asked, LIMIT).cluster.member_promote(MemberPromoteRequest { id })).await?;
     Some("learner promoted")
 }
 

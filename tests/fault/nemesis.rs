@@ -103,7 +103,8 @@ async fn round(
         tally.violations.push(format!("no write was acknowledged within {RECOVERY_MAX:?} after {names:?} had been healed"));
         return false;
     };
-    tally.slowest_recovery = tally.slowest_recovery.clone().max((time, names.join(" + ")));
+    let what = if names.is_empty() { format!("{kinds:?} in vain") } else { names.join(" + ") };
+    tally.slowest_recovery = tally.slowest_recovery.clone().max((time, what));
     true
 }
 

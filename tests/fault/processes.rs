@@ -1,7 +1,7 @@
 //! Processes that are killed, stopped and started again.
 
 use crate::fault::kinds::{shuffled, victim};
-use crate::fault::world::World;
+use crate::fault::world::{World, in_time};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub const KINDS: &[Kind] = &[
     Kind::Terminate,
     Kind::MoveLeader,
 ];
+
+const SHORT: Duration = Duration::from_secs(2);
 
 /// One going on.
 pub struct Fault {
@@ -97,9 +99,9 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
         Kind::MoveLeader => {
             let leader = world.leader().await?;
             let to = shuffled(world, random).into_iter().find(|member| *member != leader)?;
-            let target_id = world.client(to, Duration::from_secs(1)).status().await.ok()?.header?.member_id;
+            let target_id = in_time(SHORT, world.client(to, SHORT).status()).await?.header?.member_id;
             let request = rusd::pb::etcdserverpb::MoveLeaderRequest { target_id };
-            world.client(leader, Duration::from_secs(2)).maintenance.move_leader(request).await.ok()?;
+            in_time(SHORT, world.client(leader, SHORT).maintenance.move_leader(request)).await?;
             "leader moved"
         }
     };

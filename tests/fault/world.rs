@@ -141,6 +141,11 @@ pub fn with_world<F: Future<Output = ()>>(spec: Spec, story: impl FnOnce(World) 
     }
 }
 
+/// A channel's limit ends with the first byte of the answer, and a process may be stopped right after it.
+pub async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, tonic::Status>>) -> Option<T> {
+    tokio::time::timeout(limit, call).await.ok()?.ok()
+}
+
 impl World {
     fn make(spec: Spec) -> Self {
         let flags: Vec<&str> = spec.flags.iter().map(String::as_str).collect();
@@ -186,7 +191,7 @@ impl World {
     /// Who leads the newest term, of those that answer within a second.
     pub async fn leader(&self) -> Option<usize> {
         let asked = self.members().into_iter().map(|member| async move {
-            let status = self.client(member, Duration::from_secs(1)).status().await.ok()?;
+            let status = in_time(Duration::from_secs(1), self.client(member, Duration::from_secs(1)).status()).await?;
             let header = status.header?;
             (header.member_id == status.leader).then_some((header.raft_term, member))
         });

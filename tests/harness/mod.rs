@@ -45,7 +45,7 @@ pub fn find_tool(name: &str) -> Option<PathBuf> {
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask().await {
+        if let Ok(Some(answer)) = tokio::time::timeout_at(deadline.into(), ask()).await {
             return answer;
         }
         assert!(Instant::now() < deadline, "after {PATIENCE:?} still not: {what}");
