@@ -87,7 +87,7 @@ impl PeerTable {
         if peers.blocked.contains(&id) { Vec::new() } else { peers.urls.get(&id).cloned().unwrap_or_default() }
     }
     /// Where the member lives, and after that where it lived before: what a connection tries.
-    fn to_dial(&self, id: u64) -> Vec<String> {
+    pub fn to_dial(&self, id: u64) -> Vec<String> {
         let mut urls = self.urls(id);
         if !urls.is_empty() {
             urls.extend(self.peers.read().before.get(&id).cloned().unwrap_or_default());
@@ -298,7 +298,13 @@ pub fn connect(urls: Vec<String>, times: Times) -> Client {
 fn target(url: &str) -> Option<(String, u16)> {
     let uri = url.parse::<Uri>().ok()?;
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some((host, uri.port_u16().unwrap_or(80)))
+    let port = uri.authority()?.as_str().rsplit(['@', ']']).next()?;
+    match uri.port_u16() {
+        Some(port) => Some((host, port)),
+        // It is there, and can't be one.
+        None if port.trim_end_matches(':').contains(':') => None,
+        None => Some((host, 80)),
+    }
 }
 
 /// Whether every address of these URLs refuses a connection within `timeout`: the host is there, and nobody listens. Anything else, a
@@ -361,6 +367,12 @@ mod tests {
         assert!(!port_is_closed(&["http://127.0.0.1:1".into(), url.clone()], wait).await, "one of two listens");
         drop(open);
         assert!(port_is_closed(&["http://127.0.0.1:1".into(), url], wait).await);
+        assert_eq!(target("http://a:99999"), None);
+        assert_eq!(
+            [target("http://a"), target("http://a:"), target("http://[::1]")].map(|found| found.map(|(_, port)| port)),
+            [Some(80); 3]
+        );
+        assert_eq!(target("http://[::1]:2380"), Some(("::1".into(), 2380)));
         assert!(!port_is_closed(&[], wait).await && !port_is_closed(&["http://nowhere.invalid:1".into()], wait).await);
     }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) fn read(page: &mut Page, server: &Server) {
     let local = format!("{:x}", server.identity.member_id);
     let links = server.consensus.links();
-    let remotes: Vec<String> = links.table.ids().into_iter().map(|id| format!("{id:x}")).collect();
+    let others = links.table.ids().into_iter().filter(|id| *id != server.identity.member_id);
+    let remotes: Vec<String> = others.map(|id| format!("{id:x}")).collect();
     let mut known = page.gauges("etcd_network_known_peers", "The current number of known peers.");
     known.add(&[("Local", &local), ("Remote", &local)], 1.0);
     remotes.iter().for_each(|remote| known.add(&[("Local", &local), ("Remote", remote)], 1.0));

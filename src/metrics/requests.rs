@@ -68,7 +68,10 @@ impl Clients {
             return self.known[at].of(unary).inc();
         }
         let mut others = self.others.lock();
-        let told = others.contains_key(version) || (others.len() < OTHERS_MAX && version.len() <= OTHER_BYTES_MAX);
+        if let Some(counts) = others.get(version) {
+            return counts.of(unary).inc();
+        }
+        let told = others.len() < OTHERS_MAX && version.len() <= OTHER_BYTES_MAX;
         others.entry(if told { version } else { BEYOND }.to_string()).or_default().of(unary).inc();
     }
 

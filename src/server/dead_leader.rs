@@ -1,10 +1,11 @@
 //! A leader whose process has ended is replaced at once, not after an election timeout.
 //!
-//! A killed process leaves two traces that a slow, paused or cut-off one doesn't: its append stream ends, and its peer port refuses
-//! connections. Who sees both gives the leader's lease up and campaigns by pre-vote. That is as safe as any election: a vote is granted as
-//! always to who has the log, and a pre-vote is refused by everybody who still hears the leader, should the traces have lied. Members take
-//! turns, so that they don't split the vote, and ask the port again before each try: a process that is back may lead on, if nobody else
-//! does.
+//! A killed process leaves traces that a slow, paused or cut-off one doesn't: its append stream ends, its peer port refuses connections,
+//! and a ping over the connection that is there fails at once. Who sees all of them gives the leader's lease up (for the rest of the term:
+//! openraft knows no way back) and campaigns by pre-vote. That is as safe as any election: a vote is granted as always to who has the log,
+//! and a pre-vote is refused by everybody who still hears the leader. Members take turns, so that they don't split the vote, and look for
+//! the traces again before each try. Where a host refuses nothing (a firewall that drops, one dead address of several) the election timeout
+//! decides, as ever.
 
 use super::consensus::Consensus;
 use rusd_network::{Presence, port_is_closed};
@@ -33,16 +34,16 @@ pub async fn watch(consensus: Arc<Consensus>, presence: Arc<Presence>) {
             if told.is_err() {
                 return;
             }
-            replace(&consensus).await;
+            replace(&consensus, &presence).await;
         }
     };
     stop.run_until_cancelled(work).await;
 }
 
 /// Replaces the leader, if it is dead; else does nothing.
-async fn replace(consensus: &Consensus) {
+async fn replace(consensus: &Consensus, presence: &Presence) {
     let dead = consensus.believed_leader();
-    if dead == 0 || dead == consensus.member_id() || !turns_out_dead(consensus, dead).await {
+    if dead == 0 || dead == consensus.member_id() || !turns_out_dead(consensus, presence, dead).await {
         return;
     }
     let term = consensus.voted_term();
@@ -60,7 +61,7 @@ async fn replace(consensus: &Consensus) {
     let count = u32::try_from(voters.len()).unwrap_or(u32::MAX);
     let work = async {
         tokio::time::sleep(TURN * u32::try_from(turn).unwrap_or(u32::MAX)).await;
-        while take_turn(consensus, dead, term).await {
+        while take_turn(consensus, presence, dead, term).await {
             tokio::time::sleep(TURN * count).await;
         }
     };
@@ -73,10 +74,10 @@ async fn replace(consensus: &Consensus) {
 }
 
 /// False once there is somebody at the port again.
-async fn take_turn(consensus: &Consensus, dead: u64, term: u64) -> bool {
+async fn take_turn(consensus: &Consensus, presence: &Presence, dead: u64, term: u64) -> bool {
     for pause in TRIES {
         tokio::time::sleep(pause).await;
-        if !is_dead(consensus, dead).await {
+        if !is_dead(consensus, presence, dead).await {
             return false;
         }
         // Who has voted since gives the candidate its time.
@@ -87,19 +88,21 @@ async fn take_turn(consensus: &Consensus, dead: u64, term: u64) -> bool {
     true
 }
 
-async fn turns_out_dead(consensus: &Consensus, id: u64) -> bool {
+async fn turns_out_dead(consensus: &Consensus, presence: &Presence, id: u64) -> bool {
     for pause in LOOKS {
         tokio::time::sleep(pause).await;
         if consensus.believed_leader() != id {
             return false;
         }
-        if is_dead(consensus, id).await {
+        if is_dead(consensus, presence, id).await {
             return true;
         }
     }
     false
 }
 
-async fn is_dead(consensus: &Consensus, id: u64) -> bool {
-    port_is_closed(&consensus.links().table.urls(id), TURN / 2).await
+/// No answer in time is no proof: a dead process's kernel refuses at once.
+async fn is_dead(consensus: &Consensus, presence: &Presence, id: u64) -> bool {
+    port_is_closed(&consensus.links().table.to_dial(id), TURN / 2).await
+        && tokio::time::timeout(TURN / 2, presence.answers(id)).await.is_ok_and(|answers| !answers)
 }

@@ -68,7 +68,7 @@ impl LeaseState for rusd_storage::apply::State {
 pub trait Leadership: Send + Sync + 'static {
     /// The term this member leads, once its own first entry of that term is applied.
     fn leads(&self) -> Option<u64>;
-    /// Returns at once while the last quorum ack is younger than the leader's lease, else after a round that proves leadership.
+    /// Returns after a round that proves leadership.
     fn confirm(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Proposes only if this member still leads `term`; never forwarded.
     fn submit_in_term(&self, command: proposal::Command, term: u64) -> BoxFuture<'_, Result<Response, Error>>;

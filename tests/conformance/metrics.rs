@@ -17,6 +17,10 @@ type Values = BTreeMap<String, f64>;
 async fn page(cluster: &Cluster) -> String {
     let page = ask(cluster.members[0].client_port, "GET", "/metrics").await;
     assert_eq!(page.status, 200);
+    let series = |line: &str| line.rsplit_once(' ').map(|(series, _)| series.to_owned());
+    let mut all: Vec<String> = page.body.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect();
+    all.sort_unstable();
+    assert!(all.is_sorted_by(|a, b| a < b), "a series is told twice:\n{}", page.body);
     page.body
 }
 

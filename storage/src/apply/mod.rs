@@ -1,4 +1,4 @@
-//! Outcomes one entry after the other to all rooms, and shows the result to readers.
+//! Applies one entry after the other to all rooms, and shows the result to readers.
 //!
 //! One entry is one unit of the state log: `begin`, changes of every room, `publish`, `end`.
 
@@ -159,7 +159,7 @@ impl State {
         self.rooms().log.hand_over();
     }
 
-    /// Outcomes one entry. Apply thread only.
+    /// Applies one entry. Apply thread only.
     ///
     /// # Errors
     /// The node is broken, or the command is unknown to this version.
@@ -197,7 +197,7 @@ impl State {
         Ok(result)
     }
 
-    /// Outcomes a command, and how long it takes is counted; accepted is what etcd counts as a success.
+    /// Applies a command, and how long it takes is counted; accepted is what etcd counts as a success.
     fn measured(&self, rooms: &Rooms, position: LogPosition, proposal: &Proposal) -> Result<ApplyResult, StorageError> {
         let watch = Stopwatch::start();
         let result = command(rooms, position, proposal)?;
