@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"rusd/tools/bench/load"
 	"rusd/tools/bench/report"
 )
@@ -225,6 +227,31 @@ func catchUp(r *Round) (report.Sample, error) {
 	return sample, nil
 }
 
+// versions sums how often the named keys were put: `benchmark put` overwrites its key in place, so that some of its keys have bytes of
+// others at their end and are watched by nobody.
+func versions(ctx context.Context, endpoint string, keys int, name func(int) string) (int64, error) {
+	client, err := load.Client(endpoint)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	got, err := client.Get(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, err
+	}
+	watched := map[string]bool{}
+	for i := range keys {
+		watched[name(i)] = true
+	}
+	sum := int64(0)
+	for _, kv := range got.Kvs {
+		if watched[string(kv.Key)] {
+			sum += kv.Version
+		}
+	}
+	return sum, nil
+}
+
 // stalledWatchers watches the keys that `benchmark put` writes: varints of 8 bytes.
 func stalledWatchers(r *Round) (report.Sample, error) {
 	const keys = 1000
@@ -253,12 +280,19 @@ func stalledWatchers(r *Round) (report.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	written, err := versions(r.ctx, endpoint, keys, name)
+	if err != nil {
+		return nil, err
+	}
 	sample, err := r.putLoad(keys)
 	if err != nil {
 		return nil, err
 	}
-	puts := int64(r.N(30000, 64))
-	if err := reading.Await(r.ctx, 9*puts, watchTimeout); err != nil {
+	now, err := versions(r.ctx, endpoint, keys, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := reading.Await(r.ctx, 9*(now-written), watchTimeout); err != nil {
 		return nil, fmt.Errorf("the watchers that read: %w", err)
 	}
 	sample["put_kept"] = sample["rate"] / without["rate"]
