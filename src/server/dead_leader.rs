@@ -73,11 +73,11 @@ async fn replace(consensus: &Consensus, presence: &Presence) {
     }
 }
 
-/// False once there is somebody at the port again.
+/// False once the leader isn't certainly dead any more.
 async fn take_turn(consensus: &Consensus, presence: &Presence, dead: u64, term: u64) -> bool {
     for pause in TRIES {
         tokio::time::sleep(pause).await;
-        if !is_dead(consensus, presence, dead).await {
+        if look(consensus, presence, dead).await != Sign::Dead {
             return false;
         }
         // Who has voted since gives the candidate its time.
@@ -94,15 +94,28 @@ async fn turns_out_dead(consensus: &Consensus, presence: &Presence, id: u64) -> 
         if consensus.believed_leader() != id {
             return false;
         }
-        if is_dead(consensus, presence, id).await {
-            return true;
+        match look(consensus, presence, id).await {
+            Sign::Alive => return false,
+            Sign::Dead => return true,
+            Sign::Unclear => {}
         }
     }
     false
 }
 
-/// No answer in time is no proof: a dead process's kernel refuses at once.
-async fn is_dead(consensus: &Consensus, presence: &Presence, id: u64) -> bool {
-    port_is_closed(&consensus.links().table.to_dial(id), TURN / 2).await
-        && tokio::time::timeout(TURN / 2, presence.answers(id)).await.is_ok_and(|answers| !answers)
+/// What a look at a member tells.
+#[derive(PartialEq, Eq)]
+enum Sign {
+    Alive,
+    Dead,
+    Unclear,
+}
+
+/// A ping over the connection that is there settles almost every case. No answer in time is no proof: a dead process's kernel refuses at once.
+async fn look(consensus: &Consensus, presence: &Presence, id: u64) -> Sign {
+    match tokio::time::timeout(TURN / 2, presence.answers(id)).await {
+        Ok(true) => Sign::Alive,
+        Ok(false) if port_is_closed(&consensus.links().table.to_dial(id), TURN / 2).await => Sign::Dead,
+        _ => Sign::Unclear,
+    }
 }
