@@ -1,7 +1,5 @@
 //! Log lines: JSON with etcd's keys, or with `--log-format=console`, and on a terminal without any flag, something to read.
 //!
-//! JSON is what a terminal gets, too: programs that start an etcd on a terminal of their own, such as its own tests, parse the lines.
-//!
 //! etcd's tools and many collectors read `level`, `ts`, `caller`, `msg`; `tracing-subscriber`'s own JSON has other names, hence a
 //! formatter of our own. An event field `fatal` makes the level `fatal`, which tracing lacks.
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! leader:   read index = max(own first entry, commit), taken inside openraft's core after the round began
-//!           -> every effective voter is asked "do you know of a newer leader?"; it compares in memory, no disk
+//!           -> as many voters as a quorum needs are asked "do you know of a newer leader?", the others if these are slow or fail;
+//!              they compare in memory, no disk
 //!           -> a quorum of "no" proves that nobody served a newer commit before the round began
 //! follower: asks the leader for the index of such a round
 //! both:     wait until this member has applied the index
