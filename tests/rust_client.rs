@@ -1,12 +1,9 @@
 //! The crate `etcd-client` against real processes: the program of `tests/rust-client`, which knows nothing of the server behind the endpoints.
-//!
-//! The real etcd comes first of all: what it doesn't pass is no expectation of etcd's.
 
 mod harness;
 
 use harness::cluster::Cluster;
 use harness::process::run;
-use harness::tool;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -41,20 +38,6 @@ fn drive(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn the_real_etcd_meets_the_expectations() {
-    let mut cluster = Cluster::prepare(1, &[]);
-    cluster.members[0].program = tool("etcd");
-    cluster.start_all();
-    cluster.wait_all().await;
-    drive(&cluster);
-}
-
-#[tokio::test]
-async fn one_member_meets_the_expectations() {
-    drive(&Cluster::running(1, &[]).await);
-}
-
-#[tokio::test]
-async fn three_members_meet_the_expectations() {
-    drive(&Cluster::running(3, &[]).await);
+async fn etcd_and_its_stand_in_meet_the_expectations() {
+    Cluster::for_clients(drive).await;
 }

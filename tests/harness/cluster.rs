@@ -79,6 +79,20 @@ impl Cluster {
         cluster
     }
 
+    /// The three that a client's program must get along with, one after the other: the real etcd, for what that doesn't pass is no
+    /// expectation of etcd's, then one member of ours, then three.
+    pub async fn for_clients(drive: impl Fn(&Self)) {
+        let mut etcd = Self::prepare(1, &[]);
+        etcd.members[0].program = super::tool("etcd");
+        etcd.start_all();
+        etcd.wait_all().await;
+        drive(&etcd);
+        drop(etcd);
+        for count in [1, 3] {
+            drive(&Self::running(count, &[]).await);
+        }
+    }
+
     /// The same, all started and serving.
     pub async fn running(count: usize, flags: &[&str]) -> Self {
         let mut cluster = Self::prepare(count, flags);
