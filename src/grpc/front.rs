@@ -1,8 +1,9 @@
 //! What every call passes: counters, the learner's and the leader's gate, then the service.
 //!
-//! KV is called directly; all other services through tonic's router. Per call: one look into a table of methods, two counters,
+//! KV and Lease are called directly; all other services through tonic's router. Per call: one look into a table of methods, two counters,
 //! a counting body each way. No string is made.
 
+use super::lease::LeaseService;
 use super::listing::{Carried, Pieces};
 use super::messages::Messages;
 use super::outflow::Large;
@@ -10,6 +11,7 @@ use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
 use crate::metrics::{Kind, Method, Metrics};
 use crate::pb;
+use crate::pb::etcdserverpb::lease_server::LeaseServer;
 use crate::server::{Error, Server};
 use axum::Router;
 use bytes::Bytes;
@@ -59,6 +61,7 @@ pub fn decode_bytes_max(config: &crate::config::Config) -> usize {
 pub struct Front {
     shared: Arc<Shared>,
     kv: pb::etcdserverpb::kv_server::KvServer<Api>,
+    lease: Option<LeaseServer<LeaseService>>,
     routes: Routes,
     web: Router,
 }
@@ -88,12 +91,19 @@ impl Front {
             .add_service(with_limits!(MaintenanceServer::from_arc(one.clone()), &config))
             .add_service(with_limits!(AuthServer::from_arc(one.clone()), &config))
             .add_service(with_limits!(HealthServer::from_arc(one.clone()), &config));
-        Self { shared, kv: with_limits!(KvServer::from_arc(one), &config), routes: with_reflection(routes), web }
+        Self { shared, kv: with_limits!(KvServer::from_arc(one), &config), lease: None, routes: with_reflection(routes), web }
     }
 
     /// Adds a service: `front.with(|routes| routes.add_service(with_limits!(WatchServer::new(..), &config)))`.
     pub fn with(mut self, add: impl FnOnce(Routes) -> Routes) -> Self {
         self.routes = add(self.routes);
+        self
+    }
+
+    /// Adds the Lease service.
+    pub fn with_lease(mut self, lease: LeaseService) -> Self {
+        let lease = with_limits!(LeaseServer::new(lease), &self.shared.server.config);
+        self.lease = Some(lease);
         self
     }
 
@@ -128,15 +138,20 @@ impl Front {
             let status = transport::unknown_path(request.uri().path(), |service| self.shared.metrics.has_service(service));
             return Answer::Refused(Some(Box::new(status.into_http())));
         }
-        let is_kv = request.uri().path().starts_with("/etcdserverpb.KV/");
+        let path = request.uri().path();
+        let is_kv = path.starts_with("/etcdserverpb.KV/");
+        let lease = self.lease.as_ref().filter(|_| path.starts_with("/etcdserverpb.Lease/"));
         let request = request.map(|body| Received {
             body,
             metrics: self.shared.metrics.clone(),
             method: method.clone(),
             messages: Messages::default(),
         });
-        let call: BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>> =
-            if is_kv { self.kv.clone().call(request) } else { Box::pin(self.routes.clone().call(request)) };
+        let call: BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>> = match lease {
+            _ if is_kv => self.kv.clone().call(request),
+            Some(lease) => lease.clone().call(request),
+            None => Box::pin(self.routes.clone().call(request)),
+        };
         Answer::Grpc { call, method, ending, metrics: self.shared.metrics.clone() }
     }
 }

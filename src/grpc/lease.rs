@@ -87,14 +87,19 @@ impl pb::lease_server::Lease for LeaseService {
     }
 
     async fn lease_keep_alive(&self, request: Request<Streaming<pb::LeaseKeepAliveRequest>>) -> Result<Response<KeepAlives>, Status> {
-        let session = Session { service: self.clone(), requests: request.into_inner() };
+        let mut session = Session { service: self.clone(), requests: request.into_inner() };
+        // Headers leave with the first answer, as etcd's: one packet less for a stream of a single keep-alive.
+        let first = session.next().await?;
         // Driven by the transport: a client that doesn't read its answers isn't read either.
-        let answers = futures::stream::unfold(Some(session), |session| async move {
+        let answers = futures::stream::unfold((first, Some(session)), |(first, session)| async move {
             let mut session = session?;
+            if let Some(first) = first {
+                return Some((Ok(first), (None, Some(session))));
+            }
             match session.next().await {
-                Ok(Some(answer)) => Some((Ok(answer), Some(session))),
+                Ok(Some(answer)) => Some((Ok(answer), (None, Some(session)))),
                 Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
+                Err(status) => Some((Err(status), (None, None))),
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -139,7 +144,11 @@ impl Session {
         let server = &self.service.server;
         // Filled before renewing, as etcd's: the revision must not be one the lease no longer lived at.
         let header = Some(header(server, server.state.store().revision()));
-        let ttl = self.service.leader.renew(vec![id]).await?.first().copied().unwrap_or(0);
+        let leader = &self.service.leader;
+        let ttl = match leader.renew_at_once(id) {
+            Some(ttl) => ttl,
+            None => leader.renew(vec![id]).await?.first().copied().unwrap_or(0),
+        };
         Ok(Some(pb::LeaseKeepAliveResponse { header, id, ttl }))
     }
 }

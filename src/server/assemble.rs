@@ -17,7 +17,6 @@ use crate::grpc::lease::LeaseService;
 use crate::grpc::lock::LockService;
 use crate::grpc::recipe::Recipe;
 use crate::grpc::watch::{Everybody, WatchService};
-use crate::pb::etcdserverpb::lease_server::LeaseServer;
 use crate::pb::etcdserverpb::watch_server::WatchServer;
 use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
@@ -51,15 +50,18 @@ pub struct Member {
 }
 
 impl Member {
-    /// Adds the services that need more than the server.
+    /// The Lease service.
+    pub fn lease_service(&self) -> LeaseService {
+        LeaseService::new(self.server.clone(), self.clock.clone(), self.leases.clone().leader_leases())
+    }
+
+    /// Adds the other services that need more than the server.
     pub fn services(&self, routes: Routes) -> Routes {
         let config = &self.server.config;
         let recipe = Recipe { server: self.server.clone(), hub: self.hub.clone() };
         let watch = WatchService::new(self.server.clone(), self.hub.clone(), Arc::new(Everybody));
-        let lease = LeaseService::new(self.server.clone(), self.clock.clone(), self.leases.clone().leader_leases());
         routes
             .add_service(with_limits!(WatchServer::new(watch), config))
-            .add_service(with_limits!(LeaseServer::new(lease), config))
             .add_service(with_limits!(LockServer::new(LockService { recipe: recipe.clone() }), config))
             .add_service(with_limits!(ElectionServer::new(ElectionService { recipe }), config))
     }

@@ -270,7 +270,7 @@ impl Listening {
     fn serve_clients(&self, member: &Member, client: Vec<Port>, client_http: Vec<Port>) -> Result<(), BootError> {
         let _entered = self.front.enter();
         let web = if client_http.is_empty() { http::client_router(self.api.clone()) } else { Router::new() };
-        let front = Front::new(self.api.clone(), web).with(|routes| member.services(routes));
+        let front = Front::new(self.api.clone(), web).with(|routes| member.services(routes)).with_lease(member.lease_service());
         for port in client {
             let (front, shutdown) = (front.clone(), self.shutdown.clone());
             match port {

@@ -14,7 +14,7 @@ use openraft::{ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use rusd_network::{Factory, LeaderContact, Links, Raft};
 use rusd_storage::raft::types::{Node, TypeConfig};
-use rusd_storage::raft::{LogStore, StateMachine, VoteCell};
+use rusd_storage::raft::{LogStore, SoleMember, StateMachine, VoteCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +31,7 @@ pub struct Consensus {
     member_id: u64,
     waiters: Arc<Waiters>,
     vote: Arc<VoteCell>,
+    sole: Arc<SoleMember>,
     contact: Arc<LeaderContact>,
     links: Arc<Links>,
     /// What clients may take this member for, by its own record, once it has one; see [`Consensus::set_learner`].
@@ -171,7 +172,7 @@ impl Consensus {
         let raft_config = raft_config(config)?;
         let lease = Duration::from_millis(raft_config.election_timeout_max);
         let times = Times { lease, heartbeat: config.heartbeat_interval };
-        let vote = stores.log_store.vote_cell();
+        let (vote, sole) = (stores.log_store.vote_cell(), stores.log_store.sole_member());
         let raft =
             Raft::new(identity.member_id, Arc::new(raft_config), Factory::new(links.clone()), stores.log_store, stores.state_machine)
                 .await
@@ -183,6 +184,7 @@ impl Consensus {
             member_id: identity.member_id,
             waiters,
             vote,
+            sole,
             contact: Arc::default(),
             links,
             learner: Mutex::new(None),
@@ -289,6 +291,11 @@ impl Consensus {
     /// The believed leader as a watch.
     pub fn watch_leader(&self) -> watch::Receiver<u64> {
         self.leader.subscribe()
+    }
+
+    /// If this member is the whole cluster: the term of the last entry it applied. What it has applied is then all that anybody was told.
+    pub fn sole_term(&self) -> Option<u64> {
+        self.sole.applied_term(self.member_id)
     }
 
     /// Applied index, counted as etcd does.

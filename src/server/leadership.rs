@@ -19,6 +19,13 @@ impl Leadership for RaftLeadership {
         leads.then_some(status.term)
     }
 
+    fn leads_alone(&self) -> Option<u64> {
+        let server = self.0.upgrade()?;
+        let consensus = &server.consensus;
+        let (leader, term) = consensus.believed_leadership();
+        consensus.sole_term().filter(|applied| *applied == term && leader == consensus.member_id())
+    }
+
     /// A read's round proves leadership by a quorum; many callers share one.
     fn confirm(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {

@@ -142,6 +142,9 @@ impl LeaderLeases for Routed {
     fn renew(&self, ids: Vec<i64>) -> BoxFuture<'_, Result<Vec<i64>, Error>> {
         Box::pin(async move { futures::future::try_join_all(ids.into_iter().map(|id| self.0.renew_one(id))).await })
     }
+    fn renew_at_once(&self, id: i64) -> Option<i64> {
+        self.0.here.renew_at_once(id)
+    }
     fn time_to_live(&self, id: i64, keys: bool) -> BoxFuture<'_, Result<Option<TimeToLive>, Error>> {
         Box::pin(self.0.ask(id, keys))
     }

@@ -68,6 +68,10 @@ impl LeaseState for rusd_storage::apply::State {
 pub trait Leadership: Send + Sync + 'static {
     /// The term this member leads, once its own first entry of that term is applied.
     fn leads(&self) -> Option<u64>;
+    /// The same for a member that is the whole cluster, and needs no round to prove it.
+    fn leads_alone(&self) -> Option<u64> {
+        None
+    }
     /// Returns after a round that proves leadership.
     fn confirm(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Proposes only if this member still leads `term`; never forwarded.
@@ -89,6 +93,10 @@ pub struct TimeToLive {
 pub trait LeaderLeases: Send + Sync + 'static {
     /// Renews; answers with the TTL of each id in order, 0 for one that is gone.
     fn renew(&self, ids: Vec<i64>) -> BoxFuture<'_, Result<Vec<i64>, Error>>;
+    /// Renews one if that can be done without waiting for anything.
+    fn renew_at_once(&self, _id: i64) -> Option<i64> {
+        None
+    }
     /// Asks; `None` if there is no such lease.
     fn time_to_live(&self, id: i64, keys: bool) -> BoxFuture<'_, Result<Option<TimeToLive>, Error>>;
 }
@@ -384,6 +392,24 @@ impl LeaderLeases for Leases {
                 Err(_) => Err(Error::Timeout),
             }
         })
+    }
+
+    fn renew_at_once(&self, id: i64) -> Option<i64> {
+        let term = self.leadership.leads_alone()?;
+        let now = Instant::now();
+        let mut clock = self.clock.lock();
+        // The clock of another term isn't set yet.
+        if clock.term != Some(term) {
+            return None;
+        }
+        match clock.renew(id, now, self.state.as_ref(), false) {
+            Renewal::Renewed(ttl_secs) => {
+                self.renewed.inc();
+                Some(ttl_secs)
+            }
+            Renewal::Gone => Some(0),
+            Renewal::Wait | Renewal::Clear => None,
+        }
     }
 
     fn time_to_live(&self, id: i64, keys: bool) -> BoxFuture<'_, Result<Option<TimeToLive>, Error>> {

@@ -15,6 +15,8 @@ struct Cluster {
     log: Mutex<Vec<(u64, proposal::Command)>>,
     /// Proposals hang without an answer, applied or not.
     stuck: AtomicBool,
+    /// The only member.
+    alone: AtomicBool,
     confirmed: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
@@ -62,6 +64,9 @@ impl LeaseState for Cluster {
 impl Leadership for Cluster {
     fn leads(&self) -> Option<u64> {
         *self.term.lock()
+    }
+    fn leads_alone(&self) -> Option<u64> {
+        self.leads().filter(|_| self.alone.load(Ordering::SeqCst))
     }
     fn confirm(&self) -> BoxFuture<'_, Result<(), Error>> {
         self.confirmed.fetch_add(1, Ordering::SeqCst);
@@ -170,6 +175,30 @@ async fn keep_alives_never_touch_the_log() {
     let asked = scene.leases.time_to_live(7, false).await.expect("leads").expect("exists");
     assert_eq!((asked.ttl_secs, asked.granted_ttl_secs), (3, 5));
     assert!(scene.leases.clock.lock().ends.len() < 100, "stale ends are swept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn alone_it_renews_at_once_what_waits_for_nothing() {
+    let scene = Scene::leading();
+    after(0.1).await;
+    scene.grant(7, 5);
+    assert_eq!(scene.leases.renew_at_once(7), None, "there may be a newer leader");
+    scene.cluster.alone.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        after(4.0).await;
+        assert_eq!(scene.leases.renew_at_once(7), Some(5));
+    }
+    assert_eq!(scene.leases.renew_at_once(8), Some(0), "there is none");
+    assert_eq!(scene.cluster.confirmed.load(Ordering::SeqCst), 0);
+    scene.grant(9, 1000);
+    scene.cluster.leases.lock().get_mut(&9).expect("granted").remaining_ttl_secs = 700;
+    scene.cluster.lead(2);
+    assert_eq!(scene.leases.renew_at_once(9), None, "the clock isn't set for this term");
+    after(1.0).await;
+    assert_eq!(scene.leases.renew_at_once(9), None, "its rest is in the log");
+    scene.cluster.stuck.store(true, Ordering::SeqCst);
+    after(8.0).await;
+    assert_eq!(scene.leases.renew_at_once(7), None, "it ends");
 }
 
 #[tokio::test(start_paused = true)]

@@ -83,6 +83,7 @@ impl Opened {
         let entry = LogEntry { position, body: encode_payload(&alone(id, node)) };
         durable(|done| self.engine.append(vec![entry], done)).await?;
         self.log_store.voted(Vote::new(term, id));
+        self.log_store.sole_member().changing(position.index);
         Ok(position)
     }
 }

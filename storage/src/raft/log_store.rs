@@ -4,6 +4,7 @@
 //! leading zero (which no protobuf message starts with) says `0, flags, membership length (u32 LE), membership, command`.
 
 use super::durable;
+use super::sole::SoleMember;
 use super::types::{Command, Entry, LogId, Payload, TypeConfig, Vote, log_id, membership_from_state, membership_to_state, position};
 use crate::command::state;
 use crate::engine::{Engine, LogEntry};
@@ -56,18 +57,25 @@ pub struct LogStore {
     engine: Engine,
     vote: Arc<VoteCell>,
     saved: Arc<Mutex<Saved>>,
+    sole: Arc<SoleMember>,
 }
 
 impl LogStore {
     /// Over an opened engine; `vote` and `committed` are what it recovered.
     pub fn new(engine: Engine, vote: Option<Vote>, committed: Option<LogId>) -> Self {
         let cell = VoteCell(Mutex::new(vote));
-        Self { engine, vote: Arc::new(cell), saved: Arc::new(Mutex::new(Saved { vote, committed })) }
+        let sole = Arc::new(SoleMember::new(engine.log_bounds().0.map(|(_, last)| last)));
+        Self { engine, vote: Arc::new(cell), saved: Arc::new(Mutex::new(Saved { vote, committed })), sole }
     }
 
     /// The vote for ConfirmLeader.
     pub fn vote_cell(&self) -> Arc<VoteCell> {
         self.vote.clone()
+    }
+
+    /// Whether one member is the whole cluster.
+    pub fn sole_member(&self) -> Arc<SoleMember> {
+        self.sole.clone()
     }
 
     /// A vote that was made durable without consensus.
@@ -240,7 +248,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> = entries.into_iter().map(|entry| encode(&entry)).collect();
+        let told = |entry: &Entry| {
+            if entry.payload.membership.is_some() {
+                self.sole.changing(entry.log_id.index);
+            }
+        };
+        let entries: Vec<LogEntry> = entries.into_iter().inspect(told).map(|entry| encode(&entry)).collect();
         self.engine.append(entries, Box::new(move |result| callback.io_completed(result.map_err(io::Error::from))));
         Ok(())
     }

@@ -3,11 +3,13 @@
 mod alone;
 pub mod log_store;
 mod responder;
+mod sole;
 mod state_machine;
 pub mod types;
 
 pub use log_store::{LogStore, VoteCell};
 pub use responder::{Loss, Losses, Responder};
+pub use sole::SoleMember;
 pub use state_machine::StateMachine;
 
 use crate::apply::{Recovering, State};
@@ -79,7 +81,7 @@ pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Re
         Some(bytes) => Some(log_store::decode_vote(bytes.clone()).ok_or_else(|| damaged(directory, "vote", "it can't be decoded"))?),
     };
     let log_store = LogStore::new(engine.clone(), vote, recovered.committed.map(types::log_id));
-    let state_machine = StateMachine::new(Arc::clone(&state), engine.clone(), sink);
+    let state_machine = StateMachine::new(Arc::clone(&state), engine.clone(), sink, log_store.sole_member());
     Ok(Opened { engine, state, log_store, state_machine, committed: recovered.committed, has_vote: vote.is_some() })
 }
 

@@ -1,5 +1,6 @@
 //! openraft's state machine over [`State`]: applies batches, hands out snapshots at a pinned revision, installs received ones.
 
+use super::sole::SoleMember;
 use super::types::{
     Applied, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership_from_state, membership_to_state, position,
 };
@@ -44,11 +45,18 @@ pub struct StateMachine {
     engine: Engine,
     sink: Arc<dyn ResultSink>,
     taken: Arc<Mutex<Option<Taken>>>,
+    sole: Arc<SoleMember>,
 }
 
 impl StateMachine {
-    pub(super) fn new(state: Arc<State>, engine: Engine, sink: Arc<dyn ResultSink>) -> Self {
-        Self { state, engine, sink, taken: Arc::default() }
+    pub(super) fn new(state: Arc<State>, engine: Engine, sink: Arc<dyn ResultSink>, sole: Arc<SoleMember>) -> Self {
+        Self { state, engine, sink, taken: Arc::default(), sole }
+    }
+
+    /// A batch is published up to `applied`.
+    fn advanced(&self, applied: LogPosition) {
+        self.sole.applied(applied, || self.membership().membership().clone());
+        self.sink.advanced(applied);
     }
 
     fn apply_one(&self, (entry, responder): EntryResponder<TypeConfig>) -> Result<LogPosition, StorageError> {
@@ -192,13 +200,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 match entries.next().now_or_never() {
                     Some(Some(more)) => applied = self.apply_one(more?)?,
                     Some(None) => {
-                        self.sink.advanced(applied);
+                        self.advanced(applied);
                         return Ok(());
                     }
                     None => break,
                 }
             }
-            self.sink.advanced(applied);
+            self.advanced(applied);
             tokio::task::consume_budget().await;
             next = entries.next().await;
         }
@@ -232,6 +240,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         tracing::info!(term = at.term, index = at.index, "snapshot installed");
         self.state.replace(rooms);
         self.taken.lock().take();
+        self.sole.changing(at.index);
+        self.sole.applied(at, || self.membership().membership().clone());
         self.sink.installed(at);
         Ok(())
     }
