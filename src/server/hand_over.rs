@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// Entries that a successor may still lack: it gets them on the way, writes go on coming until the transfer.
 const LACK_MAX: u64 = 1000;
+/// Who takes longer to answer a ping is no good successor.
+const LOOK: Duration = Duration::from_millis(250);
 /// Between two looks whether a successor is ready.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -57,13 +59,18 @@ impl HandOver {
     /// To whoever suits best, trying others if one doesn't take it. Returns who leads then.
     ///
     /// # Errors
-    /// Nobody suits, or nobody took it in time.
+    /// No quorum answers, so nobody could win (at once), or nobody took it in time.
     pub async fn to_best(&self, patience: Duration) -> Result<u64, Error> {
         let deadline = Instant::now() + patience;
         let mut last = Error::Unhealthy;
         loop {
-            for target in self.successors() {
-                match self.to(target, patience).await {
+            let there = self.answering().await;
+            // This member votes, too.
+            if there.len() + 1 < self.consensus.voters().len() / 2 + 1 {
+                return Err(last);
+            }
+            for target in self.successors().into_iter().filter(|id| there.contains(id)) {
+                match self.to(target, deadline - Instant::now()).await {
                     Ok(()) => return Ok(target),
                     Err(Error::NotLeader) => return self.somebody_else(),
                     Err(error) => last = error,
@@ -74,6 +81,17 @@ impl HandOver {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Voters that answer a ping now, of those that did a moment ago: who has just ended would be chosen, and waited for.
+    async fn answering(&self) -> Vec<u64> {
+        let me = self.consensus.member_id();
+        let seen = self.consensus.voters().into_iter().filter(|id| *id != me && self.presence.seen(*id).is_some());
+        let asked = seen.map(|id| async move {
+            let answers = tokio::time::timeout(LOOK, self.presence.answers(id)).await;
+            answers.unwrap_or(false).then_some(id)
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     fn somebody_else(&self) -> Result<u64, Error> {

@@ -132,3 +132,16 @@ async fn a_leader_that_is_told_to_stop_hands_over() {
         written.must_be_at(&cluster.client(member)).await;
     }
 }
+
+/// Members that stop one after the other: the last ones have nobody to hand over to, and don't wait for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_successor_stops_at_once() {
+    let mut cluster = Cluster::running(3, &[]).await;
+    let leader = cluster.wait_leader().await;
+    for member in (0..3).filter(|member| *member != leader) {
+        cluster.kill(member);
+    }
+    assert!(cluster.terminate(leader).await.success());
+    let log = cluster.log(leader);
+    assert!(log.contains("leadership wasn't handed over") && !log.contains("leader transfer took too long"), "{log}");
+}
