@@ -1,5 +1,6 @@
 //! Channels to peers: dialled at the advertised peer URLs only, looked up anew at each (re)connect.
 
+use crate::dial::dial;
 use crate::directory::{self, Expelled, Expulsion};
 use crate::{Caller, Cork, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, caller, pb};
 use hyper_util::rt::TokioIo;
@@ -10,7 +11,6 @@ use rusd_storage::types::LogPosition;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -294,53 +294,6 @@ pub fn connect(urls: Vec<String>, times: Times) -> Client {
     Client::new(endpoint.connect_with_connector_lazy(connector))
 }
 
-/// Host and port of a peer URL.
-fn target(url: &str) -> Option<(String, u16)> {
-    let uri = url.parse::<Uri>().ok()?;
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.authority()?.as_str().rsplit(['@', ']']).next()?;
-    match uri.port_u16() {
-        Some(port) => Some((host, port)),
-        // It is there, and can't be one.
-        None if port.trim_end_matches(':').contains(':') => None,
-        None => Some((host, 80)),
-    }
-}
-
-/// Whether every address of these URLs refuses a connection within `timeout`: the host is there, and nobody listens. Anything else, a
-/// name that isn't found or an answer that doesn't come, is no proof.
-pub async fn port_is_closed(urls: &[String], timeout: Duration) -> bool {
-    let refuses = |address| async move {
-        let outcome = tokio::time::timeout(timeout, TcpStream::connect(address)).await;
-        matches!(outcome, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
-    };
-    let closed = |url: &String| {
-        let target = target(url);
-        async move {
-            let Some(target) = target else { return false };
-            let Ok(Ok(found)) = tokio::time::timeout(timeout, tokio::net::lookup_host(target)).await else { return false };
-            let found: Vec<_> = found.collect();
-            !found.is_empty() && futures::future::join_all(found.into_iter().map(refuses)).await.into_iter().all(|refused| refused)
-        }
-    };
-    !urls.is_empty() && futures::future::join_all(urls.iter().map(closed)).await.into_iter().all(|closed| closed)
-}
-
-async fn dial(urls: &[String]) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "no peer URL");
-    for url in urls {
-        let Some(target) = target(url) else { continue };
-        match TcpStream::connect(target).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,24 +309,6 @@ mod tests {
         assert_eq!(table.to_dial(2), ["http://b:1"]);
         table.update([(2, url("http://b:1"))], |id| id == 1);
         assert_eq!((table.to_dial(1), table.ids()), (Vec::new(), vec![2]));
-    }
-
-    #[tokio::test]
-    async fn only_a_port_that_refuses_is_closed() {
-        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", open.local_addr().expect("it is bound"));
-        let wait = Duration::from_secs(5);
-        assert!(!port_is_closed(std::slice::from_ref(&url), wait).await, "it listens");
-        assert!(!port_is_closed(&["http://127.0.0.1:1".into(), url.clone()], wait).await, "one of two listens");
-        drop(open);
-        assert!(port_is_closed(&["http://127.0.0.1:1".into(), url], wait).await);
-        assert_eq!(target("http://a:99999"), None);
-        assert_eq!(
-            [target("http://a"), target("http://a:"), target("http://[::1]")].map(|found| found.map(|(_, port)| port)),
-            [Some(80); 3]
-        );
-        assert_eq!(target("http://[::1]:2380"), Some(("::1".into(), 2380)));
-        assert!(!port_is_closed(&[], wait).await && !port_is_closed(&["http://nowhere.invalid:1".into()], wait).await);
     }
 
     #[tokio::test]

@@ -42,16 +42,13 @@ impl Addresses {
             return Err(ConfigError::SameForHttp(twice.text.clone()));
         }
         for address in &self.advertise_peer {
-            if let Some(what) = unbuilt_for_peers(&address.url) {
-                return Err(ConfigError::UrlNotBuilt { flag: "initial-advertise-peer-urls", url: address.text.clone(), what });
+            if needs_tls(&address.url) {
+                return Err(ConfigError::UrlNotBuilt { flag: "initial-advertise-peer-urls", url: address.text.clone(), what: "TLS" });
             }
-            if address.url.host_str().is_none_or(str::is_empty) {
+            // A socket file has no host; etcd wants its path to look as if it had.
+            if !urls::is_unix(&address.url) && address.url.host_str().is_none_or(str::is_empty) {
                 return Err(ConfigError::EmptyPeerHost(urls::texts(&self.advertise_peer).join(","), address.text.clone()));
             }
-        }
-        if let Some(address) = self.listen_peer.iter().find(|address| urls::is_unix(&address.url)) {
-            let what = "peer traffic over a socket file";
-            return Err(ConfigError::UrlNotBuilt { flag: "listen-peer-urls", url: address.text.clone(), what });
         }
         Ok(())
     }
@@ -86,18 +83,14 @@ fn default_host() -> Option<String> {
 fn listen(flags: &Flags, flag: &'static str) -> Result<Vec<Address>, ConfigError> {
     let list = flags.urls(flag);
     urls::check_bind(&list).map_err(ConfigError::Bind)?;
-    match list.iter().find(|address| matches!(address.url.scheme(), "https" | "unixs")) {
+    match list.iter().find(|address| needs_tls(&address.url)) {
         Some(address) => Err(ConfigError::UrlNotBuilt { flag, url: address.text.clone(), what: "TLS" }),
         None => Ok(list),
     }
 }
 
-fn unbuilt_for_peers(url: &Url) -> Option<&'static str> {
-    match url.scheme() {
-        "http" => None,
-        "https" => Some("TLS"),
-        _ => Some("peer traffic over a socket file"),
-    }
+fn needs_tls(url: &Url) -> bool {
+    matches!(url.scheme(), "https" | "unixs")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Puts a member together: store, Raft, peers, watches, leases, compaction.
 
 use super::Server;
-use super::boot::BootError;
+use super::boot::{BootError, tcp, unix};
 use super::bootstrap::{self, member_dir};
 use super::compactor::Compactor;
 use super::identity::Stored;
@@ -9,6 +9,7 @@ use super::leadership::RaftLeadership;
 use super::lease_routing::LeaseRouting;
 use super::leases::Leases;
 use super::peers::{self, RemoteLeases, Started};
+use super::ports::Port;
 use super::waiters::Waiters;
 use super::{alone, corruption, publish, sick_disk, version};
 use crate::config::Config;
@@ -17,17 +18,17 @@ use crate::grpc::lease::LeaseService;
 use crate::grpc::lock::LockService;
 use crate::grpc::recipe::Recipe;
 use crate::grpc::watch::{Everybody, WatchService};
+use crate::http::{self, serve};
 use crate::pb::etcdserverpb::watch_server::WatchServer;
 use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::watch::Hub;
 use crate::watch::history::StateHistory;
-use crate::{http, with_limits};
+use crate::with_limits;
 use rand::Rng;
 use rusd_storage::command::ApplyResult;
 use rusd_storage::raft::{self, ResultSink};
 use rusd_storage::types::LogPosition;
-use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -90,7 +91,7 @@ impl ResultSink for Sink {
 
 /// Opens the store, starts Raft and serves `peer` ports (RaftInternal, reflection, [`http::peer_router`]); then initializes a cluster
 /// that never was.
-pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<TcpListener>, stop: &CancellationToken) -> Result<Member, BootError> {
+pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<Port>, stop: &CancellationToken) -> Result<Member, BootError> {
     let retention = config.auto_compaction;
     let sink = Arc::new(Sink { waiters: Waiters::new(rand::rng().next_u64().max(1)), clock: OnceLock::new() });
     let options = raft::Options {
@@ -166,7 +167,7 @@ fn look_after_the_cluster(server: &Arc<Server>, stored: &Stored, stop: &Cancella
     }
 }
 
-fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<TcpListener>) -> Result<(), BootError> {
+fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<Port>) -> Result<(), BootError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(rusd_network::FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -174,9 +175,12 @@ fn serve_peers(server: &Arc<Server>, service: rusd_network::Service, ports: Vec<
     let router =
         Routes::new(service.into_server()).add_service(reflection).prepare().into_axum_router().merge(http::peer_router(server.clone()));
     for port in ports {
-        let listener = tokio::net::TcpListener::from_std(port).map_err(BootError::Listener)?;
         // Peers are served until the very end: a leader that hands over still needs them.
-        tokio::spawn(http::serve::serve_router(http::serve::tcp(listener), router.clone(), CancellationToken::new(), Duration::ZERO));
+        let (router, until) = (router.clone(), CancellationToken::new());
+        match port {
+            Port::Tcp(port) => tokio::spawn(serve::serve_router(tcp(port)?, router, until, Duration::ZERO)),
+            Port::Unix(port) => tokio::spawn(serve::serve_router(unix(port)?, router, until, Duration::ZERO)),
+        };
     }
     Ok(())
 }

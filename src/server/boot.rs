@@ -298,10 +298,10 @@ impl Listening {
     }
 }
 
-fn tcp(port: TcpListener) -> Result<impl axum::serve::Listener<Io = tokio::net::TcpStream>, BootError> {
+pub(super) fn tcp(port: TcpListener) -> Result<impl axum::serve::Listener<Io = tokio::net::TcpStream>, BootError> {
     tokio::net::TcpListener::from_std(port).map(serve::tcp).map_err(BootError::Listener)
 }
 
-fn unix(port: std::os::unix::net::UnixListener) -> Result<tokio::net::UnixListener, BootError> {
+pub(super) fn unix(port: std::os::unix::net::UnixListener) -> Result<tokio::net::UnixListener, BootError> {
     tokio::net::UnixListener::from_std(port).map_err(BootError::Listener)
 }

@@ -26,7 +26,7 @@ pub enum Port {
 #[derive(Debug)]
 pub struct Ports {
     /// `--listen-peer-urls`.
-    pub peer: Vec<TcpListener>,
+    pub peer: Vec<Port>,
     /// `--listen-client-urls`.
     pub client: Vec<Port>,
     /// `--listen-client-http-urls`.
@@ -60,12 +60,8 @@ impl Ports {
                 .map(|url| bind(url, config.socket_reuse_port).map_err(|error| PortError { flag, url: url.clone(), error }))
                 .collect()
         };
-        let peer = |url: &Url| {
-            let bound = bind_tcp(url, config.socket_reuse_port);
-            bound.map_err(|error| PortError { flag: "listen-peer-urls", url: url.clone(), error })
-        };
         Ok(Self {
-            peer: config.listen_peer_urls.iter().map(peer).collect::<Result<_, _>>()?,
+            peer: each("listen-peer-urls", &config.listen_peer_urls)?,
             client: each("listen-client-urls", &config.listen_client_urls)?,
             client_http: each("listen-client-http-urls", &config.listen_client_http_urls)?,
             metrics: each("listen-metrics-urls", &config.listen_metrics_urls)?,

@@ -7,7 +7,6 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// An answer beyond this is no list of members.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -103,8 +102,6 @@ async fn in_time<T>(url: &str, timeout: Duration, ask: impl Future<Output = Resu
 enum AskError {
     #[error(transparent)]
     Url(#[from] urls::UrlError),
-    #[error("no address in the URL")]
-    NoAddress,
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -138,12 +135,12 @@ async fn version(url: &str) -> Result<String, AskError> {
 }
 
 async fn get(url: &str, path: &str) -> Result<http::Response<Bytes>, AskError> {
-    let url = urls::parse(url)?.url;
-    let host = url.host_str().ok_or(AskError::NoAddress)?;
-    let port = url.port_or_known_default().ok_or(AskError::NoAddress)?;
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    let address = urls::parse(url)?;
+    // What the URL says is the host that an HTTP server expects to hear, be it that of a socket file.
+    let host = address.url.authority().to_owned();
+    let stream = rusd_network::dial(&[address.text]).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = http::Request::get(path).header(http::header::HOST, format!("{host}:{port}")).body(Empty::<Bytes>::new())?;
+    let request = http::Request::get(path).header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         if response.status() != http::StatusCode::OK {

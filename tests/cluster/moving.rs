@@ -133,6 +133,47 @@ async fn a_leader_that_is_told_to_stop_hands_over() {
     }
 }
 
+/// Members that find each other by socket files: they found a cluster, survive their leader's death, and another one joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_may_live_at_socket_files() {
+    let mut cluster = Cluster::prepare(3, &QUICK);
+    let url = |cluster: &Cluster, member: usize| format!("unix://{}", cluster.root().join(format!("peer{member}")).display());
+    let settle = |cluster: &mut Cluster, member: usize| {
+        let url = url(cluster, member);
+        cluster.members[member].flags.extend([format!("--listen-peer-urls={url}"), format!("--initial-advertise-peer-urls={url}")]);
+    };
+    (0..3).for_each(|member| settle(&mut cluster, member));
+    let all =
+        |cluster: &Cluster| (0..cluster.len()).map(|member| format!("m{member}={}", url(cluster, member))).collect::<Vec<_>>().join(",");
+    cluster.initial_cluster = all(&cluster);
+    cluster.start_all();
+    cluster.wait_all().await;
+    let dead = cluster.wait_leader().await;
+    cluster.kill(dead);
+    let leader = eventually("another leader", || async { cluster.leader().await.filter(|leader| *leader != dead) }).await;
+    let follower = (0..3).find(|member| ![dead, leader].contains(member)).expect("the third");
+    Client::patient(&cluster.members[follower].client_url()).put("k", "v").await.expect("a put by way of the new leader");
+    assert!(
+        cluster.log(leader).contains("the leader's process has ended") || cluster.log(follower).contains("the leader's process has ended")
+    );
+    cluster.start(dead);
+    cluster.wait_ready(dead).await;
+
+    let fourth = cluster.add(&QUICK);
+    settle(&mut cluster, fourth);
+    cluster.members[fourth].flags.push("--initial-cluster-state=existing".into());
+    let peer = url(&cluster, fourth);
+    insist("member add", || async {
+        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer.clone()], ..pb::MemberAddRequest::default() };
+        cluster.client(leader).cluster.clone().member_add(request).await
+    })
+    .await;
+    cluster.initial_cluster = all(&cluster);
+    cluster.start(fourth);
+    cluster.wait_ready(fourth).await;
+    wait_equal(&cluster, &[0, 1, 2, 3]).await;
+}
+
 /// Members that stop one after the other: the last ones have nobody to hand over to, and don't wait for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_successor_stops_at_once() {
