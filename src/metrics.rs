@@ -71,6 +71,8 @@ impl Kind {
 /// Counters of one gRPC method, found once per request by its path.
 #[derive(Debug)]
 pub struct Method {
+    /// `/package.Service/Method`.
+    pub path: String,
     /// How it is called.
     pub kind: Kind,
     /// Calls begun.
@@ -243,14 +245,16 @@ fn methods(make: &Maker<'_>) -> HashMap<String, Arc<Method>> {
                     (true, true) => Kind::BidiStream,
                 };
                 let labels = [method.name(), name.as_str(), kind.name()];
+                let path = format!("/{name}/{}", method.name());
                 let counters = Method {
+                    path: path.clone(),
                     kind,
                     started: started.with_label_values(&labels),
                     received: received.with_label_values(&labels),
                     sent: sent.with_label_values(&labels),
                     handled: CODES.iter().map(|code| handled.with_label_values(&[code, method.name(), &name, kind.name()])).collect(),
                 };
-                methods.insert(format!("/{name}/{}", method.name()), Arc::new(counters));
+                methods.insert(path, Arc::new(counters));
             }
         }
     }

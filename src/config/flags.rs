@@ -9,8 +9,8 @@ mod old;
 mod operation;
 mod security;
 
-use old::OLD;
 pub use old::{BUILT_GATES, GATES, Old};
+use old::{DEPRECATED, OLD};
 
 /// What a value must look like; the names follow Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,11 @@ pub fn find(name: &str) -> Option<&'static Flag> {
 /// Finds a flag of an older etcd.
 pub fn find_old(name: &str) -> Option<Old> {
     OLD.iter().find(|(old, _)| *old == name).map(|(_, what)| *what)
+}
+
+/// What etcd says of whoever uses this flag.
+pub fn deprecation(name: &str) -> Option<&'static str> {
+    DEPRECATED.iter().find(|(deprecated, _)| *deprecated == name).map(|(_, sentence)| *sentence)
 }
 
 /// All rows of [`FLAGS`].

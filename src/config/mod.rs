@@ -7,6 +7,7 @@
 //! Nothing below this room knows a flag's text.
 
 mod addresses;
+mod announce;
 mod error;
 pub mod file;
 pub mod flags;
@@ -100,6 +101,10 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// `--warning-apply-duration`.
     pub warning_apply_duration: Duration,
+    /// `--warning-unary-request-duration`; zero = no warnings.
+    pub warning_unary_request_duration: Duration,
+    /// `--bootstrap-defrag-threshold-megabytes`.
+    pub defrag_threshold_megabytes: u64,
     /// `--compaction-sleep-interval`.
     pub compaction_sleep_interval: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
@@ -154,6 +159,8 @@ impl Config {
             watch_progress_notify_interval: progress_interval(flags.duration("watch-progress-notify-interval")),
             compaction_batch_limit: count("compaction-batch-limit"),
             warning_apply_duration: flags.duration("warning-apply-duration"),
+            warning_unary_request_duration: flags.duration("warning-unary-request-duration"),
+            defrag_threshold_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
             compaction_sleep_interval: flags.duration("compaction-sleep-interval"),
             auto_compaction: auto_compaction(flags)?,
             wal_dir: Some(flags.text("wal-dir")).filter(|text| !text.is_empty()).map(PathBuf::from),

@@ -174,6 +174,9 @@ impl Flags {
     /// One line for each flag that is accepted and yet does nothing.
     fn note_classes(&mut self) {
         for flag in flags::all() {
+            if let Some(sentence) = flags::deprecation(flag.name).filter(|_| self.given.contains_key(flag.name)) {
+                self.note(true, sentence, flag.name);
+            }
             let differs = self.given.get(flag.name).is_some_and(|text| text != flag.default);
             match flag.class {
                 Class::NoMeaning if self.given.contains_key(flag.name) => {

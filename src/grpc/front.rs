@@ -7,6 +7,7 @@ use super::lease::LeaseService;
 use super::listing::{Carried, Pieces};
 use super::messages::Messages;
 use super::outflow::Large;
+use super::slow::Timed;
 use super::transport::{self, ContentType, Reading};
 use super::{Api, status};
 use crate::metrics::{Kind, Method, Metrics};
@@ -124,11 +125,14 @@ impl Front {
             ContentType::Other => return Answer::Web(Box::pin(self.web.clone().call(request.map(axum::body::Body::new)))),
         }
         let method = self.shared.metrics.method(request.uri().path()).cloned();
-        let mut ending = None;
+        let (mut ending, mut timed) = (None, None);
         if let Some(method) = &method {
             method.started.inc();
             match self.shared.admit(&request, method) {
-                Ok(token) => ending = token,
+                Ok(token) => {
+                    ending = token;
+                    timed = Timed::new(method, self.shared.server.config.warning_unary_request_duration);
+                }
                 Err(status) => {
                     method.handled(status.code());
                     return Answer::Refused(Some(Box::new(status.into_http())));
@@ -152,7 +156,7 @@ impl Front {
             Some(lease) => lease.clone().call(request),
             None => Box::pin(self.routes.clone().call(request)),
         };
-        Answer::Grpc { call, method, ending, metrics: self.shared.metrics.clone() }
+        Answer::Grpc { call, method, ending, timed, metrics: self.shared.metrics.clone() }
     }
 }
 
@@ -260,6 +264,8 @@ pub enum Answer {
         method: Option<Arc<Method>>,
         /// What ends it before its time.
         ending: Option<CancellationToken>,
+        /// To tell of it if it is slow.
+        timed: Option<Timed>,
         /// Byte counters.
         metrics: Arc<Metrics>,
     },
@@ -275,12 +281,15 @@ impl Future for Answer {
                 let response = response.take().expect("a future isn't polled after its end");
                 Poll::Ready(Ok(response.map(|body| Answered::Grpc(Counted::new(body, None, None, None)))))
             }
-            Self::Grpc { call, method, ending, metrics } => {
+            Self::Grpc { call, method, ending, timed, metrics } => {
                 let Ok(mut response) = ready!(call.as_mut().poll(cx));
                 if let Some(status) = response.extensions().get().and_then(|status| transport::unreadable(status, Reading::Request)) {
                     response = status.into_http();
                 }
                 let code = response.extensions().get::<Status>().map(Status::code);
+                if let Some(timed) = timed.take() {
+                    timed.ended(code.unwrap_or(Code::Ok));
+                }
                 let mut method = method.take();
                 if let (Some(code), Some(method)) = (code, method.take_if(|_| code.is_some())) {
                     method.handled(code);

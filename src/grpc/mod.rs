@@ -20,6 +20,7 @@ mod messages;
 pub mod outflow;
 mod range_stream;
 pub mod recipe;
+pub mod slow;
 pub mod status;
 mod transport;
 pub mod watch;

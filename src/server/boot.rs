@@ -119,11 +119,7 @@ fn stop_signal() -> Result<CancellationToken, BootError> {
 
 async fn live(config: Arc<Config>, ports: Ports, front: tokio::runtime::Handle, stop: CancellationToken) -> Result<(), BootError> {
     let Ports { peer, client, client_http, metrics } = ports;
-    tracing::info!(
-        name = config.name, data_dir = %config.data_dir.display(), etcd_version = ETCD_VERSION,
-        rusd_version = env!("CARGO_PKG_VERSION"), initial_cluster = crate::config::urls::cluster_text(&config.initial_cluster),
-        "starting a member"
-    );
+    config.announce(ETCD_VERSION);
     let Some(stored) = stop.run_until_cancelled(bootstrap::identify(&config)).await.transpose()? else { return Ok(()) };
     let member = assemble(config, &stored, peer, &stop).await?;
     let api = Api {
@@ -271,13 +267,16 @@ impl Listening {
         let _entered = self.front.enter();
         let web = if client_http.is_empty() { http::client_router(self.api.clone()) } else { Router::new() };
         let front = Front::new(self.api.clone(), web).with(|routes| member.services(routes)).with_lease(member.lease_service());
+        let traffic = if client_http.is_empty() { "grpc+http" } else { "grpc" };
         for port in client {
+            announce(&port, traffic);
             let (front, shutdown) = (front.clone(), self.shutdown.clone());
             match port {
                 Port::Tcp(port) => self.spawn(serve::serve(tcp(port)?, front, shutdown, DRAIN)),
                 Port::Unix(port) => self.spawn(serve::serve(unix(port)?, front, shutdown, DRAIN)),
             }
         }
+        client_http.iter().for_each(|port| announce(port, "http"));
         self.serve_routers(client_http, http::client_router)
     }
 
@@ -296,6 +295,11 @@ impl Listening {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(task, &self.front);
     }
+}
+
+/// In etcd's words.
+fn announce(port: &Port, traffic: &str) {
+    tracing::info!(traffic, address = %port, "serving client traffic insecurely; this is strongly discouraged!");
 }
 
 pub(super) fn tcp(port: TcpListener) -> Result<impl axum::serve::Listener<Io = tokio::net::TcpStream>, BootError> {

@@ -4,10 +4,12 @@
 use crate::config::value::system_text;
 use crate::config::{Config, urls};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use url::Url;
 
 /// Connections the kernel may hold for us while we start.
@@ -20,6 +22,18 @@ pub enum Port {
     Tcp(TcpListener),
     /// `unix://`.
     Unix(UnixListener),
+}
+
+impl fmt::Display for Port {
+    /// Where it is bound.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => port.local_addr().map_or(Ok(()), |address| write!(f, "{address}")),
+            Self::Unix(port) => {
+                port.local_addr().map_or(Ok(()), |address| write!(f, "{}", address.as_pathname().unwrap_or(Path::new("")).display()))
+            }
+        }
+    }
 }
 
 /// All of them, by flag.

@@ -110,6 +110,38 @@ async fn all_addresses_are_served() {
     assert!(cluster.terminate(0).await.success());
 }
 
+/// What is in force, what is out of date and what is slow: an operator finds it in the log, in etcd's words.
+#[tokio::test]
+async fn settings_and_their_consequences_are_told() {
+    let flags = [
+        "--snapshot-catchup-entries=1000",
+        "--bootstrap-defrag-threshold-megabytes=1000",
+        "--warning-unary-request-duration=1ns",
+        "--max-snapshots=10",
+        "--v2-deprecation=write-only-drop-data",
+    ];
+    let mut cluster = Cluster::running(1, &flags).await;
+    let address = cluster.members[0].client_url().replace("http://", "");
+    let process = cluster.members[0].process();
+    assert_eq!(process.line("starting a member").expect("a line")["snapshot-catchup-entries"], 1000);
+    let serving = process.line("serving client traffic insecurely; this is strongly discouraged!").expect("a line");
+    assert_eq!((&serving["address"], &serving["traffic"]), (&address.into(), &"grpc+http".into()));
+    assert_eq!(process.line("Skipping defragmentation").expect("a line")["bootstrap-defrag-threshold-bytes"], 1_048_576_000);
+    let log = process.log();
+    assert!(log.contains("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."), "{log}");
+    assert!(log.contains("--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced"), "{log}");
+    cluster.client(0).put("secret-key", "secret-value").await.expect("a put");
+    let process = cluster.members[0].process();
+    let slow = eventually("the put is told of", || async {
+        let lines: Vec<serde_json::Value> = process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        lines.into_iter().find(|line| line["msg"] == "request stats" && line["response-type"] == "/etcdserverpb.KV/Put")
+    })
+    .await;
+    assert_eq!((&slow["level"], &slow["code"]), (&"warn".into(), &"Ok".into()));
+    assert!(!process.log().contains("secret"), "no key and no value");
+    assert!(cluster.terminate(0).await.success());
+}
+
 /// As etcd's sample file has them, with every section; what is off there is off here.
 const CONFIG: &str = r"
 name: 'sample'
@@ -153,6 +185,10 @@ log-outputs: [stderr, {directory}/copy.log]
 force-new-cluster: false
 auto-compaction-mode: periodic
 auto-compaction-retention: '1'
+cipher-suites: [
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+]
 tls-min-version: 'TLS1.2'
 ";
 

@@ -31,6 +31,15 @@ pub const GATES: &[(&str, bool)] = &[
 /// Those that are heeded, or whose work is always done.
 pub const BUILT_GATES: &[&str] = &["CompactHashCheck", "InitialCorruptCheck"];
 
+/// Flags whose use etcd 3.7 warns of, in its words.
+pub(super) const DEPRECATED: &[(&str, &str)] = &[
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
+    ),
+];
+
 /// Flags of etcd 3.5 and 3.6, and those that etcd itself ignores.
 pub(super) const OLD: &[(&str, Old)] = &[
     ("experimental-initial-corrupt-check", Old::Gate("InitialCorruptCheck")),

@@ -41,7 +41,7 @@ pub const LOGGING: &[Flag] = &[
         "warning-unary-request-duration",
         Duration,
         "300ms",
-        Later("warnings of slow requests"),
+        Built,
         "Set time duration after which a warning is logged if a unary request takes more than this duration",
     ),
 ];
@@ -97,7 +97,7 @@ pub const FEATURES: &[Flag] = &[
         "bootstrap-defrag-threshold-megabytes",
         Uint,
         "0",
-        NoMeaning,
+        Built,
         "Enable the defrag during etcd server bootstrap on condition that it will free at least the provided ...",
     ),
     flag("max-learners", Int, "1", Built, "Set the max number of learner members allowed in the cluster membership"),

@@ -72,7 +72,7 @@ pub const SECURITY: &[Flag] = &[
         "cipher-suites",
         Text,
         "",
-        Refused("TLS"),
+        Later("TLS"),
         "Comma-separated list of supported TLS cipher suites between client/server and peers (empty will be ...",
     ),
     flag(
