@@ -2,60 +2,10 @@
 
 mod common;
 
-use bytes::Bytes;
-use common::{Member, bytes, put};
-use openraft::storage::RaftStateMachine;
+use common::moving::{chunks, directories, install, outgoing, told};
+use common::{Member, put};
 use rusd_storage::command::proposal::Command as Kind;
 use rusd_storage::command::*;
-use rusd_storage::raft::types::{SnapshotMeta, TypeConfig};
-use rusd_storage::snapshot::{Outgoing, Receiver, SnapshotData};
-use rusd_storage::{LogPosition, Record};
-
-/// The largest message two members exchange has room for this.
-const CHUNK_BYTES_MAX: usize = 600 << 10;
-
-async fn outgoing(member: &mut Member) -> (SnapshotMeta, Outgoing) {
-    let snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData> =
-        member.opened.state_machine.get_current_snapshot().await.expect("no error").expect("something was applied");
-    let SnapshotData::Outgoing(outgoing) = snapshot.snapshot else { panic!("something to send") };
-    (snapshot.meta, outgoing)
-}
-
-fn chunks(outgoing: &mut Outgoing) -> Vec<Bytes> {
-    std::iter::from_fn(|| outgoing.next_chunk().expect("history is there")).collect()
-}
-
-async fn install(member: &mut Member, meta: &SnapshotMeta, chunks: Vec<Bytes>) {
-    let mut receiver = Receiver::begin(member.opened.engine.clone()).expect("a partial store");
-    for chunk in chunks {
-        assert!(chunk.len() <= CHUNK_BYTES_MAX, "{} bytes in a chunk", chunk.len());
-        receiver.chunk(chunk).expect("a good chunk");
-    }
-    let data = receiver.finish().expect("all of it");
-    member.opened.state_machine.install_snapshot(meta, data).await.expect("a switch");
-    member.next = member.opened.state.applied().expect("applied").index + 1;
-}
-
-/// All that readers can tell apart: keys, history, leases, alarms, the hash members compare, and how far it goes.
-type Told = (Vec<rusd_storage::KeyValue>, Vec<Record>, Vec<(i64, Vec<Bytes>)>, usize, (u32, i64, i64), Option<LogPosition>);
-
-fn told(member: &Member) -> Told {
-    let state = &member.opened.state;
-    let store = state.store();
-    let from = store.compact_revision().max(0);
-    let history = store.history(from + 1, store.revision(), usize::MAX).expect("history").0;
-    let leases = state.leases().iter().map(|lease| (lease.id, state.lease(lease.id, true).expect("listed").1)).collect();
-    (member.all(), history, leases, state.alarms().len(), store.hash_kv(0).expect("a hash"), state.applied())
-}
-
-fn directories() -> (tempfile::TempDir, tempfile::TempDir) {
-    (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"))
-}
-
-async fn delete(member: &mut Member, key: &str, end: &str) {
-    let command = Kind::DeleteRange(DeleteRange { key: bytes(key), range_end: bytes(end), prev_kv: false });
-    member.apply(command).await.expect("a delete");
-}
 
 #[tokio::test]
 async fn all_rooms_move_and_stay_after_a_restart() {
@@ -69,7 +19,7 @@ async fn all_rooms_move_and_stay_after_a_restart() {
             sender.apply(Kind::Put(put(&format!("key{key}"), &value, lease))).await.expect("a put");
         }
     }
-    delete(&mut sender, "key1", "key12").await;
+    sender.delete("key1", "key12").await;
     sender.apply(Kind::Compact(Compact { revision: 700 })).await.expect("compacts");
     let alarm = Alarm { action: alarm::Action::Activate as i32, member_id: 3, r#type: AlarmType::Corrupt as i32 };
     sender.apply(Kind::Alarm(alarm)).await.expect("an alarm");
@@ -95,7 +45,7 @@ async fn what_is_applied_meanwhile_is_no_part_of_it() {
     let before = told(&sender);
     let (meta, mut outgoing) = outgoing(&mut sender).await;
     let mut sent = vec![outgoing.next_chunk().expect("a head").expect("a head")];
-    delete(&mut sender, "key", "kez").await;
+    sender.delete("key", "kez").await;
     sender.apply(Kind::Compact(Compact { revision: 3002 })).await.expect("compacts");
     let store = sender.opened.state.store();
     while store.compact_step().expect("a step") {}

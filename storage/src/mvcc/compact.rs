@@ -81,7 +81,7 @@ impl Store {
     pub fn compact_step(&self) -> Result<bool, StorageError> {
         let round = self.work.lock().round.clone();
         let mut round = round.lock();
-        if Arc::strong_count(&self.holders) > 1 || self.log.retired() {
+        if self.log.retired() {
             return Ok(false);
         }
         let step = Stopwatch::start();

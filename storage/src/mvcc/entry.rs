@@ -145,6 +145,12 @@ impl Entry {
         (0, 0)
     }
 
+    /// Whether compaction at `compact` leaves a change that happened: what `prune` keeps, of a key that may be pruned already.
+    pub fn outlives(&self, revision: Revision, compact: i64) -> bool {
+        let is_base = |base: Older| base.revision() == revision && !(base.tombstone() && base.main < compact);
+        revision.main > compact || self.change_at(compact).is_some_and(is_base)
+    }
+
     /// Drops what compaction at `compact` hides: changes below the newest one at or below it, and that one too if it is a tombstone below
     /// `compact`. False if nothing of the key is left.
     pub fn prune(&mut self, compact: i64, mut died: impl FnMut(Older)) -> bool {

@@ -1,6 +1,6 @@
 //! etcd's HashKV (contract b.11): crc32c over the history as etcd's key bucket would hold it.
 
-use super::{ReadError, Store};
+use super::{CHUNK_RECORDS, ReadError, Store};
 use crate::error::{Rejection, StorageError};
 use crate::measure::{Histogram, Stopwatch};
 use crate::types::Record;
@@ -13,8 +13,6 @@ pub(super) const CACHED_MAX: usize = 10;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Keys looked at per lock hold.
 const CHUNK_KEYS: usize = 1000;
-/// Records whose keys are looked up per lock hold.
-const CHUNK_RECORDS: usize = 256;
 
 /// A hash that is being made, or the one that was made at a compaction, by the rules before it.
 #[derive(Clone, Copy, Debug)]

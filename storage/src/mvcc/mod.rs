@@ -38,6 +38,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::watch;
 
+/// Records whose keys are looked up per lock hold.
+const CHUNK_RECORDS: usize = 256;
+
 /// What a range answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResult {
@@ -73,8 +76,6 @@ pub struct Store {
     compacted: AtomicI64,
     work: Mutex<Work>,
     hashes: Mutex<VecDeque<Hashing>>,
-    /// Snapshots on their way hold clones.
-    holders: Arc<()>,
 }
 
 impl Store {
@@ -88,7 +89,6 @@ impl Store {
             compacted: AtomicI64::new(compact_revision),
             work: Mutex::new(Work::new(compact_revision)),
             hashes: Mutex::default(),
-            holders: Arc::default(),
         }
     }
 
@@ -117,16 +117,23 @@ impl Store {
         Ok(self.log.history(from, to.min(pin.revision()), bytes_max)?)
     }
 
-    /// Records of [from, pinned revision] for a snapshot, dead ones that are not erased yet among them.
+    /// Records of [from, pinned revision] for a snapshot, and where to go on: those that the pinned compact revision leaves. What is already
+    /// pruned here, or erased, makes no difference.
     pub fn pinned_history(&self, pin: &Pin, from: i64, bytes_max: usize) -> Result<(Vec<Record>, i64), StorageError> {
-        self.log.history(from, pin.revision(), bytes_max)
-    }
-
-    /// Stops physical compaction while the answer lives: a snapshot that has read a dead put must also find the tombstone that killed it.
-    pub fn hold_compaction(&self) -> Arc<()> {
-        let round = self.work.lock().round.clone();
-        let _between_steps = round.lock();
-        Arc::clone(&self.holders)
+        let (mut records, next) = self.log.history(from, pin.revision(), bytes_max)?;
+        let compacted = records.partition_point(|record| record.revision.main <= pin.compact_revision());
+        let newer = records.split_off(compacted);
+        let mut left = Vec::with_capacity(records.len() + newer.len());
+        for records in records.chunks(CHUNK_RECORDS) {
+            let index = self.index.read();
+            let stays = |record: &&Record| {
+                let entry = index.tree.get(&record.kv.key);
+                entry.is_some_and(|entry| entry.outlives(record.revision, pin.compact_revision()))
+            };
+            left.extend(records.iter().filter(stays).cloned());
+        }
+        left.extend(newer);
+        Ok((left, next))
     }
 
     /// What is counted of it.

@@ -109,12 +109,13 @@ impl StateMachine {
         StoredMembership::new(at, membership)
     }
 
-    /// A handle at the applied position, or the one that is being sent already.
+    /// A handle at the applied position, or the one that is being sent already, unless log that its receiver would need next is gone.
     fn take(&self) -> Snapshot {
         let store = self.state.store();
         let weight = self.engine.usage().frame_bytes.saturating_sub(self.engine.log_bytes());
         let mut taken = self.taken.lock();
-        if let Some(taken) = taken.as_ref()
+        let (_, floor) = self.engine.log_bounds();
+        if let Some(taken) = taken.as_ref().filter(|taken| floor.is_none_or(|floor| floor <= taken.position))
             && let Some(pin) = taken.pin.upgrade()
         {
             let outgoing = Outgoing::new(store, pin, taken.image.clone(), taken.position, weight);

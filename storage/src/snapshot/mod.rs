@@ -4,12 +4,17 @@
 //! |---|---|
 //! | `1` | head: applied position, revision, then (checksummed) the image of the small rooms |
 //! | `2` | a state frame with its span: key-value records in revision order |
-//! | `4` | the first part of the next frame's body: one revision may change more keys than a message holds |
+//! | `4` | the first part of the next frame's body: one revision may change more keys than a message holds; empty: nothing to send was found for a while |
 //! | `3` | end: how many frames and records there were |
 //!
-//! The sender pins history and reads it lazily; the receiver fills a Db of its own and rebuilds the rooms while receiving, so that the
-//! install is only a switch. The units of the records count as log entries 0, 1, and so on. Their real entries were others, but all of
+//! The sender pins history and reads it lazily, and leaves out what its compact revision hides; the receiver fills a Db of its own and
+//! rebuilds the rooms while receiving, so that the install is only a switch. A transfer that broke is continued by the next one, if what
+//! was received can be its first part (`progress.rs`). The units of the records count as log entries 0, 1, and so on. Their real entries were others, but all of
 //! them lie below the applied position, where the image stands: every revision took an entry, and entry 0 changes no key.
+
+mod progress;
+
+pub use progress::{Hold, Progress};
 
 use crate::apply::{Recovering, Rooms};
 use crate::command::state::{Delta, Image, delta};
@@ -49,13 +54,13 @@ pub enum SnapshotData {
 pub struct Outgoing {
     store: Arc<Store>,
     pin: Arc<Pin>,
-    /// From the first chunk on: compaction rests.
-    hold: Option<Arc<()>>,
     /// Since the first chunk.
     watch: Stopwatch,
     image: Bytes,
     position: LogPosition,
     next: Next,
+    /// The first revision to be sent.
+    from: i64,
     frames: u64,
     records: u64,
     /// One per revision.
@@ -80,11 +85,11 @@ impl Outgoing {
         Self {
             store,
             pin,
-            hold: None,
             watch: Stopwatch::start(),
             image,
             position,
             next,
+            from: 1,
             frames: 0,
             records: 0,
             units: 0,
@@ -97,6 +102,27 @@ impl Outgoing {
     /// About what it takes on a disk, bytes.
     pub fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// Applied position.
+    pub fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// Makes the next call of `get_current_snapshot` give this snapshot again.
+    pub fn hold(&self) -> Hold {
+        Hold { _pin: Arc::clone(&self.pin) }
+    }
+
+    /// Goes on from what a receiver has, instead of the beginning; false, and nothing is changed, if it may not. Before the first chunk.
+    pub fn resume(&mut self, held: &Progress) -> bool {
+        let follows = held.precedes(self.position, self.pin.compact_revision()) && held.revision <= self.pin.revision();
+        let may = matches!(self.next, Next::Head) && follows && held.is_plausible();
+        if may {
+            (self.from, self.units) = (held.revision + 1, held.units);
+            (self.frames, self.records) = (held.frames, held.records);
+        }
+        may
     }
 
     /// The next chunk, `None` after the last. Blocking.
@@ -119,11 +145,16 @@ impl Outgoing {
             match self.next {
                 Next::Head => {
                     self.watch = Stopwatch::start();
-                    self.hold = Some(self.store.hold_compaction());
-                    self.next = Next::Records(1);
+                    self.next = Next::Records(self.from);
                     return Ok(Some(self.head()));
                 }
-                Next::Records(from) if from <= self.pin.revision() => self.fill(from)?,
+                Next::Records(from) if from <= self.pin.revision() => {
+                    self.fill(from)?;
+                    // All of it was dead. Neither side takes a long search for a standstill.
+                    if self.ready.is_empty() {
+                        return Ok(Some(Bytes::from_static(&[4])));
+                    }
+                }
                 Next::Records(_) => self.next = Next::End,
                 Next::End => {
                     self.next = Next::Nothing;
@@ -202,7 +233,7 @@ pub struct Received {
     pub(crate) position: LogPosition,
 }
 
-/// A snapshot being received: writes a partial Db and rebuilds the rooms. Blocking.
+/// A snapshot being received: writes a partial Db and rebuilds the rooms. Blocking, also when it is dropped: that removes the Db.
 pub struct Receiver {
     engine: Engine,
     watch: Stopwatch,
@@ -211,10 +242,10 @@ pub struct Receiver {
     rooms: Recovering,
     head: Option<(LogPosition, Image)>,
     parts: Vec<u8>,
-    /// Where the next frame may start.
-    units: u64,
-    frames: u64,
-    records: u64,
+    /// The next frame may start at entry `units`.
+    progress: Progress,
+    /// Of frames taken in.
+    bytes: u64,
     done: bool,
 }
 
@@ -242,11 +273,26 @@ impl Receiver {
             rooms: Recovering::new(memory_bytes),
             head: None,
             parts: Vec::new(),
-            units: 0,
-            frames: 0,
-            records: 0,
+            progress: Progress::default(),
+            bytes: 0,
             done: false,
         })
+    }
+
+    /// What remains of it when the transfer breaks, to be gone on with from `progress`: the whole frames. `None` if there is none.
+    pub fn interrupted(mut self) -> Option<Self> {
+        (self.head, self.parts, self.done) = (None, Vec::new(), false);
+        (self.progress.revision > 0).then_some(self)
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Bytes of what it has.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Takes a chunk.
@@ -263,7 +309,7 @@ impl Receiver {
                 Ok(())
             }
             3 if self.head.is_some() && chunk.len() == 16 => {
-                self.done = chunk.get_u64_le() == self.frames && chunk.get_u64_le() == self.records;
+                self.done = chunk.get_u64_le() == self.progress.frames && chunk.get_u64_le() == self.progress.records;
                 if self.done { Ok(()) } else { Err(garbled("end of the snapshot")) }
             }
             _ => Err(garbled("order of chunks")),
@@ -277,6 +323,12 @@ impl Receiver {
             return Err(garbled("image"));
         }
         let image = Image::decode(chunk).map_err(|_| garbled("image"))?;
+        if self.progress.revision == 0 {
+            self.progress.compact_revision = image.compact_revision;
+        } else if !self.progress.precedes(position, image.compact_revision) {
+            return Err(garbled("head of a snapshot that goes on"));
+        }
+        self.progress.position = position;
         self.head = Some((position, image));
         Ok(())
     }
@@ -293,19 +345,21 @@ impl Receiver {
             body.extend_from_slice(&chunk);
             body.into()
         };
-        let position = self.head.as_ref().map(|(position, _)| *position).unwrap_or_default();
-        if checksum != crc32c::crc32c(&body) || span.first.index < self.units || span.last < span.first || span.last.index >= position.index
-        {
+        let progress = &mut self.progress;
+        let follows = span.first.index >= progress.units && span.first_revision > progress.revision;
+        let ascends = span.first <= span.last && span.first_revision <= span.last_revision && span.last.index < progress.position.index;
+        if checksum != crc32c::crc32c(&body) || !follows || !ascends {
             return Err(garbled("frame"));
         }
-        self.units = span.last.index + 1;
-        self.frames += 1;
+        (progress.units, progress.revision) = (span.last.index + 1, span.last_revision);
+        progress.frames += 1;
         self.put(StateFrame { span, body })
     }
 
     fn put(&mut self, frame: StateFrame) -> Result<(), StorageError> {
+        self.bytes += frame.body.len() as u64;
         let id = self.incoming.put_state(frame.clone())?;
-        let (rooms, records) = (&mut self.rooms, &mut self.records);
+        let (rooms, records) = (&mut self.rooms, &mut self.progress.records);
         self.recovery.frame(id, frame, &mut |record: Record| {
             *records += 1;
             rooms.record(record);

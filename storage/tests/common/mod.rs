@@ -1,6 +1,8 @@
 //! A store without consensus: entries are applied as openraft would apply them.
 #![allow(dead_code, missing_docs)]
 
+pub mod moving;
+
 use bytes::Bytes;
 use openraft::RaftLogReader;
 use openraft::entry::RaftEntry;
@@ -8,7 +10,7 @@ use openraft::storage::RaftStateMachine;
 use parking_lot::Mutex;
 use prost::Message;
 use rusd_storage::command::proposal::Command as Kind;
-use rusd_storage::command::{ApplyResult, Proposal, Put, Range};
+use rusd_storage::command::{ApplyResult, Compact, DeleteRange, Proposal, Put, Range};
 use rusd_storage::raft::log_store::encode;
 use rusd_storage::raft::types::{Command, Entry, Membership, Payload, log_id};
 use rusd_storage::raft::{Opened, Options, ResultSink, open};
@@ -105,6 +107,21 @@ impl Member {
 
     pub async fn put(&mut self, key: &str, value: &str) -> ApplyResult {
         self.apply(Kind::Put(put(key, value, 0))).await
+    }
+
+    pub async fn delete(&mut self, key: &str, end: &str) {
+        let command = Kind::DeleteRange(DeleteRange { key: bytes(key), range_end: bytes(end), prev_kv: false });
+        self.apply(command).await.expect("a delete");
+    }
+
+    pub async fn compact(&mut self, revision: i64) {
+        self.apply(Kind::Compact(Compact { revision })).await.expect("compacts");
+    }
+
+    /// Does physically what was compacted.
+    pub fn sweep(&self) {
+        let store = self.opened.state.store();
+        while store.compact_step().expect("a step") {}
     }
 
     /// All live keys, values too.
