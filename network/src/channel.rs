@@ -2,6 +2,7 @@
 
 use crate::dial::dial;
 use crate::directory::{self, Expelled, Expulsion};
+use crate::snapshot::Interrupted;
 use crate::{Caller, Cork, Directory, PeerMetrics, RECEIVE_LIMIT_BYTES, Verdict, caller, pb};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, RwLock};
@@ -10,6 +11,7 @@ use rusd_storage::measure::Counter;
 use rusd_storage::types::LogPosition;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -161,8 +163,9 @@ pub struct Links {
     pub times: Times,
     /// Heartbeats that came so late that this member must have been too busy for them.
     pub late_heartbeats: Counter,
-    /// Snapshots being sent now: no new one should be made meanwhile, for it purges what the receiver needs next.
-    pub snapshots_in_flight: std::sync::atomic::AtomicUsize,
+    /// Snapshots being sent now, or about to be sent on: no new one should be made meanwhile, for it purges what the receiver needs next.
+    pub snapshots_in_flight: Arc<AtomicUsize>,
+    pub(crate) interrupted: Interrupted,
     /// Counts append streams of peers that have ended: a leader's ends with its leadership, or with its process.
     pub appends_ended: watch::Sender<u64>,
     open: Mutex<HashMap<(u64, Purpose), OpenClient>>,
@@ -180,7 +183,8 @@ impl Links {
             expelled: Expelled::default(),
             times,
             late_heartbeats: Counter::default(),
-            snapshots_in_flight: std::sync::atomic::AtomicUsize::new(0),
+            snapshots_in_flight: Arc::default(),
+            interrupted: Interrupted::default(),
             appends_ended: watch::Sender::new(0),
             open: Mutex::default(),
             headers: Mutex::default(),

@@ -11,6 +11,7 @@ use rusd_storage::raft::types::{
     Command, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id, membership_from_state, membership_to_state,
     position,
 };
+use rusd_storage::snapshot::Progress;
 use rusd_storage::types::LogPosition;
 
 /// A message that makes no sense.
@@ -231,8 +232,22 @@ pub fn head_to(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
             log_position: membership.log_id().as_ref().map(log_id_to),
             membership: Some(membership_to_state(membership.membership())),
         }),
-        bytes: 0,
+        ..pb::SnapshotHead::default()
     }
+}
+
+/// A receiver's progress as sent.
+pub fn progress_to(progress: &Progress) -> pb::SnapshotPosition {
+    let LogPosition { term, index } = progress.position;
+    let Progress { compact_revision, revision, units, frames, records, .. } = *progress;
+    pb::SnapshotPosition { snapshot: Some(state::LogPosition { term, index }), compact_revision, revision, units, frames, records }
+}
+
+/// A receiver's progress as received; it may say anything.
+pub fn progress_from(message: pb::SnapshotPosition) -> Progress {
+    let position = message.snapshot.map(|at| LogPosition { term: at.term, index: at.index }).unwrap_or_default();
+    let pb::SnapshotPosition { compact_revision, revision, units, frames, records, .. } = message;
+    Progress { position, compact_revision, revision, units, frames, records }
 }
 
 /// A snapshot's head as received. A snapshot beyond its leader's vote would make openraft panic, so it ends here.

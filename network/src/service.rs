@@ -4,8 +4,10 @@ use crate::channel::Links;
 use crate::contact::LeaderContact;
 use crate::directory::{self, Expulsion, RateLimit, Verdict};
 use crate::pb::raft_internal_server::{RaftInternal, RaftInternalServer};
-use crate::{Caller, RECEIVE_LIMIT_BYTES, Raft, codec, pb, snapshot};
+use crate::snapshot::{self, Partial, Taking};
+use crate::{Caller, RECEIVE_LIMIT_BYTES, Raft, codec, pb};
 use futures::{Stream, StreamExt, future};
+use openraft::async_runtime::WatchReceiver;
 use rusd_storage::engine::Engine;
 use rusd_storage::raft::types::Vote;
 use std::pin::Pin;
@@ -48,6 +50,7 @@ struct Parts {
     contact: Arc<LeaderContact>,
     complaints: RateLimit,
     installing: Arc<Semaphore>,
+    partial: Partial,
 }
 
 /// See the module. Cheap to clone.
@@ -63,8 +66,8 @@ fn fatal(error: impl std::fmt::Display) -> Status {
 impl Service {
     /// Over a running openraft.
     pub fn new(links: Arc<Links>, raft: Raft, local: Arc<dyn Local>, engine: Engine, contact: Arc<LeaderContact>) -> Self {
-        let installing = Arc::new(Semaphore::new(1));
-        Self(Arc::new(Parts { links, raft, local, engine, contact, complaints: RateLimit::default(), installing }))
+        let (installing, partial) = (Arc::new(Semaphore::new(1)), Partial::default());
+        Self(Arc::new(Parts { links, raft, local, engine, contact, complaints: RateLimit::default(), installing, partial }))
     }
 
     /// For a tonic router.
@@ -117,6 +120,34 @@ impl Parts {
             self.contact.touch();
         }
     }
+
+    /// Receives a snapshot and installs it; a vote to answer with. One at a time.
+    async fn take_in(&self, caller: &Caller, parts: Streaming<pb::SnapshotPart>) -> Result<Vote, Status> {
+        let own = self.local.vote();
+        let metrics = self.links.metrics(caller.member_id);
+        let taking = Taking { engine: &self.engine, partial: &self.partial, metrics: &metrics, idle: self.links.times.idle };
+        let receiving = snapshot::receive(parts, taking, |vote| is_current(vote, own));
+        let received =
+            metrics.received_snapshots.measured(receiving).await.inspect_err(|status| self.complain(caller, "a snapshot", status))?;
+        match (received, own) {
+            (Some((vote, snapshot)), _) => {
+                self.contact(&vote);
+                Ok(self.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?.vote)
+            }
+            // The sender has been replaced: our vote tells it so.
+            (None, Some(own)) => Ok(own),
+            (None, None) => Err(Status::internal("no vote to refuse with")),
+        }
+    }
+}
+
+/// Whether a sender of snapshots is not known to be replaced.
+fn is_current(vote: &Vote, own: Option<Vote>) -> bool {
+    own.is_none_or(|own| *vote >= own)
+}
+
+fn busy() -> Status {
+    Status::unavailable("another snapshot is being taken in")
 }
 
 /// Tells that an append stream has ended when it is dropped with it.
@@ -215,25 +246,33 @@ impl RaftInternal for Service {
 
     async fn install_snapshot(&self, request: Request<Streaming<pb::SnapshotPart>>) -> Result<Response<pb::SnapshotResponse>, Status> {
         let caller = self.0.admit(&request)?;
-        let parts = &self.0;
-        let _one = parts.installing.try_acquire().map_err(|_| Status::unavailable("another snapshot is being taken in"))?;
-        let own = parts.local.vote();
-        let current = |vote: &Vote| own.is_none_or(|own| *vote >= own);
-        let metrics = parts.links.metrics(caller.member_id);
-        let receiving =
-            snapshot::receive(request.into_inner(), parts.engine.clone(), parts.links.times.idle, &metrics, |vote, _| current(vote));
-        let received =
-            metrics.received_snapshots.measured(receiving).await.inspect_err(|status| parts.complain(&caller, "a snapshot", status))?;
-        let vote = match (received, own) {
-            (Some((vote, snapshot)), _) => {
-                parts.contact(&vote);
-                parts.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?.vote
-            }
-            // The sender has been replaced: our vote tells it so.
-            (None, Some(own)) => own,
-            (None, None) => return Err(Status::internal("no vote to refuse with")),
-        };
+        let one = self.0.installing.clone().try_acquire_owned().map_err(|_| busy())?;
+        let parts = self.0.clone();
+        // This call ends with its connection; what has arrived is to be kept. The task ends with the stream.
+        let taking_in = tokio::spawn(async move {
+            let _one = one;
+            parts.take_in(&caller, request.into_inner()).await
+        });
+        let vote = taking_in.await.map_err(|_| Status::internal("taking in a snapshot failed"))??;
         Ok(Response::new(pb::SnapshotResponse { vote: Some(codec::vote_to(&vote)) }))
+    }
+
+    async fn snapshot_progress(
+        &self,
+        request: Request<pb::SnapshotProgressRequest>,
+    ) -> Result<Response<pb::SnapshotProgressResponse>, Status> {
+        self.0.admit(&request)?;
+        let vote = codec::vote_from(request.into_inner().vote)?;
+        if !is_current(&vote, self.0.local.vote()) {
+            // A sender that has been replaced is told so when it sends.
+            return Ok(Response::new(pb::SnapshotProgressResponse::default()));
+        }
+        self.0.partial.interrupt(&vote);
+        let waiting = tokio::time::timeout(self.0.links.times.idle, self.0.installing.acquire());
+        let _none_under_way = waiting.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let held = self.0.partial.progress().as_ref().map(codec::progress_to);
+        let applied = self.0.raft.metrics().borrow_watched().last_applied.as_ref().map(codec::log_id_to);
+        Ok(Response::new(pb::SnapshotProgressResponse { held, applied }))
     }
 
     async fn transfer_leader(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {

@@ -2,7 +2,8 @@
 //!
 //! "Making a snapshot" writes no copy: it makes the state durable and purges the log before it, but for `--snapshot-catchup-entries`. So it
 //! is cheap, except for a member that still needs that log: one that is behind, or is being sent the state, would have to be sent all of it
-//! again, and under steady writes again and again. Therefore log that a reachable member needs is kept, while the disk allows.
+//! again, and under steady writes again and again. Therefore log that a reachable member needs is kept, while the disk allows. A transfer
+//! that broke counts as being sent for a minute, so that what it is gone on with is still worth something.
 
 use super::consensus::Consensus;
 use rusd_network::Presence;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod alone;
+mod bridge;
 mod changes;
 mod corruption;
 mod crashes;
@@ -12,7 +13,9 @@ mod leaving;
 mod metrics;
 mod moving;
 mod operator;
+mod partial;
 mod peers;
+mod resumed;
 mod versions;
 mod wiped;
 mod writer;

@@ -7,7 +7,7 @@ use crate::operator::{QUICK, id_of, insist, wait_equal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The value of one series; `None` while there is none.
-async fn value(cluster: &Cluster, member: usize, series: &str) -> Option<f64> {
+pub async fn value(cluster: &Cluster, member: usize, series: &str) -> Option<f64> {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", cluster.members[member].client_port)).await.ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
     let mut text = String::new();

@@ -5,14 +5,14 @@ use crate::harness::cluster::Cluster;
 use crate::harness::{PATIENCE, eventually};
 use crate::operator::{QUICK, add, id_of, insist, newcomer, remove, wait_equal};
 use bytes::Bytes;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use prost::Message as _;
 use rusd::pb::etcdserverpb::HashKvRequest;
 use rusd_network::pb::raft_internal_client::RaftInternalClient;
 use rusd_network::pb::snapshot_part::Part;
 use rusd_network::pb::{
     AppendRequest, Entry, ForwardRequest, ForwardedProposal, PingRequest, Refusal, SnapshotChunk, SnapshotEnd, SnapshotHead, SnapshotPart,
-    Vote, VoteRequest,
+    SnapshotPosition, SnapshotProgressRequest, Vote, VoteRequest,
 };
 use rusd_network::{Caller, caller};
 use rusd_storage::command::state::{LogPosition, Membership, Node, StoredMembership, Voters};
@@ -24,9 +24,9 @@ use tonic::{Code, Request, Status};
 const VICTIM: usize = 0;
 
 /// Every call's answer to one message by one caller.
-struct Mouth {
+pub struct Mouth {
     client: RaftInternalClient<Channel>,
-    caller: Caller,
+    pub caller: Caller,
 }
 
 impl Mouth {
@@ -59,9 +59,20 @@ impl Mouth {
         Ok(answers.message().await?.is_some())
     }
 
-    async fn snapshot(&self, parts: Vec<Option<Part>>) -> Result<(), Status> {
-        let parts = parts.into_iter().map(|part| SnapshotPart { part });
-        self.client.clone().install_snapshot(self.request(stream::iter(parts))).await.map(drop)
+    pub async fn snapshot(&self, parts: Vec<Option<Part>>) -> Result<(), Status> {
+        self.snapshot_stream(stream::iter(parts)).await
+    }
+
+    /// Parts as they come.
+    pub async fn snapshot_stream(&self, parts: impl Stream<Item = Option<Part>> + Send + 'static) -> Result<(), Status> {
+        let parts = parts.map(|part| SnapshotPart { part });
+        self.client.clone().install_snapshot(self.request(parts)).await.map(drop)
+    }
+
+    /// What is left of a transfer that broke.
+    pub async fn progress(&self, vote: Vote) -> Result<Option<SnapshotPosition>, Status> {
+        let request = self.request(SnapshotProgressRequest { vote: Some(vote) });
+        Ok(self.client.clone().snapshot_progress(request).await?.into_inner().held)
     }
 }
 
@@ -101,7 +112,7 @@ fn identity(cluster: &Cluster, member: usize) -> Caller {
     Caller::new(number("cluster_id"), number("member_id"), number("data_dir_id"))
 }
 
-fn peer(cluster: &Cluster) -> Mouth {
+pub fn peer(cluster: &Cluster) -> Mouth {
     let client = RaftInternalClient::new(channel(&cluster.members[VICTIM].peer_url(), PATIENCE));
     Mouth { client, caller: identity(cluster, 1) }
 }
@@ -117,7 +128,7 @@ async fn hashes(cluster: &Cluster, revision: i64) -> Vec<u32> {
 }
 
 /// A cluster of three with some history; its revision and its hashes.
-async fn running() -> (Cluster, i64, Vec<u32>) {
+pub async fn running() -> (Cluster, i64, Vec<u32>) {
     let cluster = Cluster::running(3, &QUICK).await;
     let mut revision = 0;
     for number in 0..20 {
@@ -130,7 +141,7 @@ async fn running() -> (Cluster, i64, Vec<u32>) {
 }
 
 /// The same process with the same history, which serves on, and a term that no refused message has raised.
-async fn unharmed(cluster: &mut Cluster, revision: i64, before: &[u32]) {
+pub async fn unharmed(cluster: &mut Cluster, revision: i64, before: &[u32]) {
     assert_eq!(hashes(cluster, revision).await, before);
     let client = cluster.client(VICTIM);
     let status = client.status().await.expect("a status");
@@ -144,7 +155,7 @@ async fn unharmed(cluster: &mut Cluster, revision: i64, before: &[u32]) {
 }
 
 /// Far beyond what the cluster reaches by itself.
-const FALSE_TERM: u64 = 1_000_000;
+pub const FALSE_TERM: u64 = 1_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused() {
@@ -172,6 +183,7 @@ async fn strangers_are_refused() {
             mouth.heartbeat(append(&me, vec![])).await,
             mouth.append(append(&me, vec![])).await.map(drop),
             mouth.snapshot(vec![Some(Part::Head(head(&me)))]).await,
+            mouth.progress(false_vote(&me)).await.map(drop),
         ];
         for answer in answers {
             let status = answer.expect_err(verdict);
@@ -191,7 +203,7 @@ fn position(index: u64) -> LogPosition {
     LogPosition { term: FALSE_TERM, index }
 }
 
-fn false_vote(from: &Caller) -> Vote {
+pub fn false_vote(from: &Caller) -> Vote {
     Vote { term: FALSE_TERM, voted_for: from.member_id, committed: true }
 }
 
@@ -234,26 +246,26 @@ async fn malformed_appends_are_refused() {
     unharmed(&mut cluster, revision, &before).await;
 }
 
-fn head(from: &Caller) -> SnapshotHead {
+pub fn head(from: &Caller) -> SnapshotHead {
     let (ids, id) = (vec![from.member_id], from.member_id);
     let membership = Membership { configs: vec![Voters { ids }], nodes: vec![Node { id, peer_urls: vec![] }] };
     let membership = StoredMembership { log_position: Some(position(1)), membership: Some(membership) };
-    SnapshotHead { vote: Some(false_vote(from)), last: Some(position(1000)), membership: Some(membership), bytes: 0 }
+    SnapshotHead { vote: Some(false_vote(from)), last: Some(position(1000)), membership: Some(membership), ..Default::default() }
 }
 
 /// A chunk whose own checksum is right.
-fn chunk(data: Vec<u8>) -> Option<Part> {
+pub fn chunk(data: Vec<u8>) -> Option<Part> {
     Some(Part::Chunk(SnapshotChunk { crc32c: crc32c(&data), data: data.into() }))
 }
 
 /// CRC-32C (RFC 3720, reflected polynomial 0x82f63b78).
-fn crc32c(data: &[u8]) -> u32 {
+pub fn crc32c(data: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     !data.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
 /// Kind 1: a position, the checksum of an image, and the image.
-fn image(bytes: &[u8], checksum: u32) -> Vec<u8> {
+pub fn image(bytes: &[u8], checksum: u32) -> Vec<u8> {
     [&[1][..], &FALSE_TERM.to_le_bytes(), &1000_u64.to_le_bytes(), &checksum.to_le_bytes(), bytes].concat()
 }
 

@@ -1,0 +1,153 @@
+//! The receiving side.
+
+use super::lapsing::discard;
+use super::{Partial, Snapshot};
+use crate::{PeerMetrics, codec, pb};
+use pb::snapshot_part::Part;
+use rusd_storage::StorageError;
+use rusd_storage::engine::Engine;
+use rusd_storage::raft::types::Vote;
+use rusd_storage::snapshot::Receiver;
+use std::time::Duration;
+use tonic::{Status, Streaming};
+
+/// What must stay free beside a received snapshot and a quarter of its size.
+const ROOM_BYTES_MIN: u64 = 32 << 20;
+
+/// Where a snapshot is taken in.
+pub struct Taking<'a> {
+    /// Holds the partial Db.
+    pub engine: &'a Engine,
+    /// What broken transfers leave.
+    pub partial: &'a Partial,
+    /// Of the sender.
+    pub metrics: &'a PeerMetrics,
+    /// A transfer without progress for so long is given up.
+    pub idle: Duration,
+}
+
+/// Takes in a snapshot whole, verified and durable. What arrived before a break is kept. To be run to its end, also when the sender is gone.
+pub async fn receive(
+    mut parts: Streaming<pb::SnapshotPart>,
+    taking: Taking<'_>,
+    accept: impl Fn(&Vote) -> bool,
+) -> Result<Option<(Vote, Snapshot)>, Status> {
+    let mut under_way = taking.partial.under_way();
+    let first = under_way.next(&mut parts, taking.idle).await?.and_then(|part| part.part);
+    let Some(Part::Head(head)) = first else {
+        return Err(Status::invalid_argument("a snapshot begins with its head"));
+    };
+    let (weight, pruned, resumes) = (head.bytes, head.pruned, head.resumes);
+    let (vote, meta) = codec::head_from(head)?;
+    if !accept(&vote) {
+        return Ok(None);
+    }
+    under_way.is_of(vote);
+    let mut receiver = taking.begin(weight, resumes).await?;
+    let (mut chunks, mut bytes) = (0, 0);
+    loop {
+        let part = match under_way.next(&mut parts, taking.idle).await {
+            Ok(Some(part)) => part.part,
+            broken => {
+                if pruned {
+                    taking.partial.keep(receiver).await;
+                } else {
+                    discard(receiver);
+                }
+                return Err(broken.err().unwrap_or_else(|| Status::aborted("the snapshot ended early")));
+            }
+        };
+        match part {
+            Some(Part::Chunk(chunk)) if crc32c::crc32c(&chunk.data) == chunk.crc32c => {
+                (chunks, bytes) = (chunks + 1, bytes + chunk.data.len() as u64);
+                taking.metrics.received(chunk.data.len());
+                receiver = blocking(move || receiver.chunk(chunk.data).map(|()| receiver)).await?;
+            }
+            Some(Part::End(end)) if (end.chunks, end.bytes) == (chunks, bytes) => break,
+            part => {
+                discard(receiver);
+                return Err(match part {
+                    Some(Part::Chunk(_)) => Status::data_loss("a snapshot chunk was damaged on its way"),
+                    None => Status::invalid_argument("an unknown snapshot part"),
+                    Some(_) => Status::invalid_argument("snapshot parts are missing or out of order"),
+                });
+            }
+        }
+    }
+    let snapshot = blocking(move || receiver.finish()).await?;
+    Ok(Some((vote, Snapshot { meta, snapshot })))
+}
+
+impl Taking<'_> {
+    /// What a broken transfer has left, if the sender goes on from it; otherwise that is removed first.
+    async fn begin(&self, weight: u64, resumes: Option<pb::SnapshotPosition>) -> Result<Receiver, Status> {
+        let engine = self.engine.clone();
+        let receiver = match resumes {
+            None => {
+                let left = self.partial.take();
+                let begin = move || {
+                    drop(left);
+                    Receiver::begin(engine)
+                };
+                blocking(begin).await?
+            }
+            Some(wanted) => self
+                .partial
+                .take_exactly(codec::progress_from(wanted))
+                .ok_or_else(|| Status::failed_precondition("the part of a snapshot that it goes on from is not here"))?,
+        };
+        if let Some(free) = self.engine.free_bytes()
+            && let Err(status) = has_room(free, weight, receiver.bytes())
+        {
+            discard(receiver);
+            return Err(status);
+        }
+        if resumes.is_some() {
+            tracing::info!(revision = receiver.progress().revision, spared_bytes = receiver.bytes(), "snapshot transfer resumed");
+        }
+        Ok(receiver)
+    }
+}
+
+/// Whether the disk can take what of it isn't there yet. The sender tries again by itself, so room that is made later is found.
+fn has_room(free: u64, weight: u64, have: u64) -> Result<(), Status> {
+    let needed = weight.saturating_add(weight / 4).saturating_sub(have).saturating_add(ROOM_BYTES_MIN);
+    if weight == 0 || free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let sentence = format!(
+        "the state takes {} MiB of disk while it is received, {} MiB are free: make room, it is tried again",
+        mib(needed),
+        mib(free)
+    );
+    tracing::warn!(needed, free, "a snapshot was refused: {sentence}");
+    Err(Status::resource_exhausted(sentence))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Status::internal(error.to_string())),
+        Err(_) => Err(Status::internal("taking in a snapshot failed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_would_fill_the_disk_is_refused_with_a_sentence() {
+        let gib = 1 << 30;
+        assert!(has_room(2 * gib, gib, 0).is_ok());
+        assert!(has_room(gib + gib / 4, gib, gib / 2).is_ok(), "half of it is there already");
+        assert!(has_room(0, 0, 0).is_ok(), "a sender that doesn't say");
+        let refused = has_room(gib + gib / 4, gib, 0).expect_err("it would leave nothing");
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(
+            refused.message(),
+            "the state takes 1312 MiB of disk while it is received, 1280 MiB are free: make room, it is tried again"
+        );
+    }
+}
