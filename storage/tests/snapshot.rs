@@ -68,9 +68,20 @@ async fn a_transfer_that_is_repeated_gets_the_same_point() {
     let (second_meta, mut second) = outgoing(&mut sender).await;
     assert_eq!(first_meta, second_meta);
     assert_eq!(chunks(&mut first), chunks(&mut second));
+    let hold = first.hold();
     drop((first, second));
-    let (third_meta, _third) = outgoing(&mut sender).await;
+    let (held_meta, _) = outgoing(&mut sender).await;
+    assert_eq!(held_meta, first_meta, "a transfer that broke holds it, too");
+    drop(hold);
+    let (third_meta, third) = outgoing(&mut sender).await;
     assert!(third_meta.last_log_id > first_meta.last_log_id);
+    // Whoever got it would next need log that is gone.
+    sender.put("a", "3").await.expect("a put");
+    sender.settle().await;
+    sender.opened.engine.purge(sender.opened.state.applied().expect("applied"), Box::new(|result| result.expect("purged")));
+    let (fourth_meta, _fourth) = outgoing(&mut sender).await;
+    assert!(fourth_meta.last_log_id > third_meta.last_log_id);
+    drop(third);
 }
 
 /// One revision exceeds a message, and the last frame of records holds the last revision only.

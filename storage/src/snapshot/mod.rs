@@ -329,6 +329,8 @@ impl Receiver {
             return Err(garbled("head of a snapshot that goes on"));
         }
         self.progress.position = position;
+        // Whoever goes on doesn't answer for the time before.
+        self.watch = Stopwatch::start();
         self.head = Some((position, image));
         Ok(())
     }
