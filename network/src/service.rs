@@ -26,8 +26,8 @@ pub trait Local: Send + Sync + 'static {
     fn vote(&self) -> Option<Vote>;
     /// Whether as far as this member knows `leader` still leads `term`.
     fn confirms(&self, term: u64, leader: u64) -> bool;
-    /// A read index confirmed after the call.
-    async fn read_index(&self) -> Result<u64, pb::Refusal>;
+    /// A read index confirmed after `from` asked, who grants that this member leads `granted_term` (0: it doesn't say).
+    async fn read_index(&self, from: u64, granted_term: u64) -> Result<u64, pb::Refusal>;
     /// Proposes on behalf of another member; returns what was refused, once the fate of all is known.
     async fn propose(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal>;
     /// Who this member is.
@@ -289,8 +289,8 @@ impl RaftInternal for Service {
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexResponse>, Status> {
-        self.0.admit(&request)?;
-        let (refusal, index) = match self.0.local.read_index().await {
+        let caller = self.0.admit(&request)?;
+        let (refusal, index) = match self.0.local.read_index(caller.member_id, request.into_inner().granted_term).await {
             Ok(index) => (pb::Refusal::None, index),
             Err(refusal) => (refusal, 0),
         };

@@ -202,8 +202,8 @@ impl Local for Member {
     fn confirms(&self, term: u64, leader: u64) -> bool {
         self.consensus.vote().confirms(term, leader)
     }
-    async fn read_index(&self) -> Result<u64, pb::Refusal> {
-        self.read.confirmed_index().await
+    async fn read_index(&self, from: u64, granted_term: u64) -> Result<u64, pb::Refusal> {
+        self.read.confirmed_index(from, granted_term).await
     }
     async fn propose(&self, batch: Vec<pb::ForwardedProposal>) -> Vec<pb::ForwardRefusal> {
         self.propose.submit_encoded(batch).await

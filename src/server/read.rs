@@ -5,7 +5,8 @@
 //!           -> as many voters as a quorum needs are asked "do you know of a newer leader?", the others if these are slow or fail;
 //!              they compare in memory, no disk
 //!           -> a quorum of "no" proves that nobody served a newer commit before the round began
-//! follower: asks the leader for the index of such a round
+//! follower: asks the leader for the index of such a round. The question itself is this follower's "no": it was sent after the reads
+//!           that it is for began, and so was the index taken. Of three members no other need be asked
 //! both:     wait until this member has applied the index
 //! ```
 //!
@@ -42,6 +43,8 @@ struct Parts {
     consensus: Arc<Consensus>,
     waiters: Arc<Waiters>,
     rounds: Rounds<Result<u64, Failure>>,
+    /// Indexes that nobody has confirmed yet.
+    indexes: Rounds<Result<Arc<Unconfirmed>, Attempt>>,
     /// Who confirmed last: asked first.
     quick: Mutex<BTreeSet<u64>>,
     request_timeout: Duration,
@@ -58,7 +61,25 @@ enum Failure {
     Stopped,
 }
 
+/// What a leader has as a read index, and who could say that it leads.
+struct Unconfirmed {
+    /// Counted as etcd does.
+    index: u64,
+    /// The term that it leads, as far as it knows.
+    term: u64,
+    /// One set, or two while voters change.
+    voters: Vec<BTreeSet<u64>>,
+}
+
+impl Unconfirmed {
+    /// Whether these are a quorum.
+    fn enough(&self, granted: &BTreeSet<u64>) -> bool {
+        self.voters.iter().all(|set| set.intersection(granted).count() > set.len() / 2)
+    }
+}
+
 /// Why an attempt gave no index; all but the last are worth another one.
+#[derive(Clone, Copy)]
 enum Attempt {
     NotLeader,
     Unconfirmed,
@@ -72,6 +93,7 @@ impl Read {
             consensus,
             waiters,
             rounds: Rounds::default(),
+            indexes: Rounds::default(),
             quick: Mutex::default(),
             request_timeout,
             slow: AtomicU64::new(0),
@@ -107,11 +129,15 @@ impl Read {
         (self.0.slow.load(Relaxed), self.0.failed.load(Relaxed))
     }
 
-    /// For another member: an index (counted as etcd does) confirmed after the call. Only the leader answers.
-    pub async fn confirmed_index(&self) -> Result<u64, pb::Refusal> {
+    /// For another member: an index (counted as etcd does) confirmed after it asked. Only the leader answers. `granted_term` is the term
+    /// that `from` granted when it asked, 0 = none.
+    pub async fn confirmed_index(&self, from: u64, granted_term: u64) -> Result<u64, pb::Refusal> {
         let parts = &*self.0;
         if parts.consensus.believed_leader() != parts.consensus.member_id() {
             return Err(pb::Refusal::NotLeader);
+        }
+        if let Some(index) = parts.index_granted(from, granted_term).await {
+            return Ok(index);
         }
         match tokio::time::timeout(ATTEMPT, parts.index()).await {
             Ok(Ok(index)) => Ok(index),
@@ -162,7 +188,25 @@ impl Parts {
         let _ = tokio::time::timeout_at(until, watch.wait_for(|now| *now != leader)).await;
     }
 
+    /// The index, if the grant of who asks makes a quorum with this member.
+    async fn index_granted(&self, from: u64, granted_term: u64) -> Option<u64> {
+        // Of more than three members it can't.
+        if granted_term == 0 || self.consensus.voters().len() > 3 {
+            return None;
+        }
+        let taken = tokio::time::timeout(ATTEMPT, self.indexes.join(|| async { self.take().await.map(Arc::new) })).await.ok()?.ok()?;
+        let me = self.consensus.member_id();
+        let leads = taken.term == granted_term && self.consensus.vote().confirms(taken.term, me);
+        (leads && taken.enough(&BTreeSet::from([me, from]))).then_some(taken.index)
+    }
+
     async fn lead(&self) -> Result<u64, Attempt> {
+        let taken = self.take().await?;
+        if self.confirm(&taken).await { Ok(taken.index) } else { Err(Attempt::Unconfirmed) }
+    }
+
+    /// The index of a round that begins with this call; nobody has confirmed it.
+    async fn take(&self) -> Result<Unconfirmed, Attempt> {
         let raft = self.consensus.raft();
         let option = LinearizerOption::new(None, true).with_wait_timeout(ATTEMPT);
         // Asked at once, so that openraft's core wakes up once for both. Both are answered after the round began: that is what counts.
@@ -177,18 +221,17 @@ impl Parts {
         })?;
         let voters = voters.map_err(|_| Attempt::Stopped)?;
         let read = linearizer.read_log_id();
-        if self.confirm(read.committed_leader_id().term, &voters).await { Ok(read.index() + 1) } else { Err(Attempt::Unconfirmed) }
+        Ok(Unconfirmed { index: read.index() + 1, term: read.committed_leader_id().term, voters })
     }
 
     /// Whether a quorum of each voter set knows of no newer leader.
-    async fn confirm(&self, term: u64, voters: &[BTreeSet<u64>]) -> bool {
-        let me = self.consensus.member_id();
+    async fn confirm(&self, taken: &Unconfirmed) -> bool {
+        let (me, term, voters) = (self.consensus.member_id(), taken.term, &taken.voters);
         if !self.consensus.vote().confirms(term, me) {
             return false;
         }
         let mut granted = BTreeSet::from([me]);
-        let enough = |granted: &BTreeSet<u64>| voters.iter().all(|set| set.intersection(granted).count() > set.len() / 2);
-        if enough(&granted) {
+        if taken.enough(&granted) {
             return true;
         }
         let others: BTreeSet<u64> = voters.iter().flatten().copied().filter(|id| *id != me).collect();
@@ -201,7 +244,7 @@ impl Parts {
             tokio::select! {
                 biased;
                 answer = answers.next() => match answer {
-                    Some((id, true)) if granted.insert(id) && enough(&granted) => break,
+                    Some((id, true)) if granted.insert(id) && taken.enough(&granted) => break,
                     Some((_, true)) => {}
                     None if later.is_empty() => return false,
                     _ => asked.append(&mut later),
@@ -251,7 +294,9 @@ impl Parts {
     async fn ask(&self, leader: u64) -> Result<u64, Attempt> {
         let links = self.consensus.links();
         let mut client = links.client(leader, Purpose::Forward).map_err(|_| Attempt::Unconfirmed)?;
-        let request = links.request(leader, pb::ReadIndexRequest {});
+        let (believed, term) = self.consensus.believed_leadership();
+        let granted_term = if believed == leader && self.consensus.vote().confirms(term, leader) { term } else { 0 };
+        let request = links.request(leader, pb::ReadIndexRequest { granted_term });
         let answer = match tokio::time::timeout(ATTEMPT, client.read_index(request)).await {
             Ok(Ok(response)) if !links.table.is_blocked(leader) => response.into_inner(),
             Ok(Err(status)) => {

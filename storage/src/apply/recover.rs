@@ -13,10 +13,22 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
-/// Takes records and deltas, gives rooms.
+/// Records handed over at once: so many, or so many bytes of keys and values.
+const BATCH_RECORDS: usize = 256;
+const BATCH_BYTES: usize = 128 << 10;
+/// Batches that wait for the index.
+const BATCHES: usize = 8;
+
+/// Takes records and deltas, gives rooms. The index is built by a thread of its own while the next frames are read: of a million keys that
+/// is more than half of the work.
 pub(crate) struct Recovering {
-    builder: Builder,
+    batch: Vec<Record>,
+    bytes: usize,
+    sender: SyncSender<Vec<Record>>,
+    builder: JoinHandle<Builder>,
 }
 
 #[derive(Default)]
@@ -29,23 +41,50 @@ struct Small {
 }
 
 impl Recovering {
-    pub fn new(memory_bytes: u64) -> Self {
-        Self { builder: Builder::new(memory_bytes) }
+    /// Starts the thread; it ends with this, or when `finish` has taken what it built.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn new(memory_bytes: u64) -> Result<Self, StorageError> {
+        let (sender, batches) = sync_channel::<Vec<Record>>(BATCHES);
+        let build = move || {
+            let mut builder = Builder::new(memory_bytes);
+            batches.into_iter().flatten().for_each(|record| builder.add(record));
+            builder
+        };
+        let builder = std::thread::Builder::new().name("rusd-index".into()).spawn(build);
+        let builder = builder.map_err(|error| StorageError::Closed(format!("no thread for the index: {error}")))?;
+        Ok(Self { batch: Vec::new(), bytes: 0, sender, builder })
     }
 
     /// A record, in any order.
     pub fn record(&mut self, record: Record) {
-        self.builder.add(record);
+        self.bytes += record.kv.key.len() + record.kv.value.len();
+        self.batch.push(record);
+        if self.batch.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.bytes = 0;
+        // It fails only if the thread has panicked, and then `finish` does.
+        let _ = self.sender.send(std::mem::take(&mut self.batch));
     }
 
     /// Deltas in log order, then the rooms.
-    pub fn finish(self, log: StateLog, deltas: Vec<(LogPosition, Delta)>) -> Result<Rooms, StorageError> {
+    pub fn finish(mut self, log: StateLog, deltas: Vec<(LogPosition, Delta)>) -> Result<Rooms, StorageError> {
         let count = deltas.len();
         let mut small = Small::default();
         deltas.into_iter().try_for_each(|(at, delta)| small.apply(at, delta))?;
-        let log = Arc::new(log);
-        let store = Arc::new(self.builder.finish(Arc::clone(&log), small.compact_revision.unwrap_or(-1)));
-        store.leased(&mut |key, lease| small.lessor.attach(lease, Bytes::copy_from_slice(key)));
+        self.hand_over();
+        drop(self.sender);
+        let builder = self.builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (log, leased) = (Arc::new(log), builder.has_leases());
+        let store = Arc::new(builder.finish(Arc::clone(&log), small.compact_revision.unwrap_or(-1)));
+        if leased {
+            store.leased(&mut |key, lease| small.lessor.attach(lease, Bytes::copy_from_slice(key)));
+        }
         Ok(Rooms {
             store,
             log,

@@ -18,27 +18,34 @@ pub struct Builder {
     resident: u64,
     budget: u64,
     last: i64,
+    leased: bool,
 }
 
 impl Builder {
     /// Empty; `memory_bytes` is the budget of resident values.
     pub fn new(memory_bytes: u64) -> Self {
-        Self { tree: Tree::default(), resident: 0, budget: memory_bytes, last: 0 }
+        Self { tree: Tree::default(), resident: 0, budget: memory_bytes, last: 0, leased: false }
     }
 
     /// Takes one record; doubles are ignored. Keeps no part of the frame it comes from.
     pub fn add(&mut self, record: Record) {
         self.last = self.last.max(record.revision.main);
+        self.leased |= record.kv.lease != 0;
         let fits = record.kv.value.is_empty() || self.resident + record.kv.value.len() as u64 <= self.budget;
         let item = || Item::new(&record, fits);
-        let joined = self.tree.update(&record.kv.key, |entry| entry.join(&record, item));
-        let (added, freed) = joined.unwrap_or_else(|| {
-            let item = item();
-            let added = item.resident().unwrap_or(0);
-            self.tree.insert(Entry::new(item));
-            (added, 0)
+        let (added, freed) = self.tree.upsert(&record.kv.key, |entry| match entry {
+            Some(entry) => (entry.join(&record, item), None),
+            None => {
+                let item = item();
+                ((item.resident().unwrap_or(0), 0), Some(Entry::new(item)))
+            }
         });
         self.resident = self.resident + added as u64 - freed as u64;
+    }
+
+    /// Whether any record had a lease.
+    pub fn has_leases(&self) -> bool {
+        self.leased
     }
 
     /// Prunes what `compact_revision` hides (telling `log` what died), restores the revision = max(last record, compact revision, 1).

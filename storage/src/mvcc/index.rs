@@ -34,12 +34,10 @@ impl Index {
         let item = Item::new(record, true);
         let added = item.resident().unwrap_or(0) as u64;
         let key = &record.kv.key[..];
-        let mut item = Some(item);
-        let changed = self.tree.update(key, |entry| (entry.live(), entry.supersede(item.take().expect("used once"))));
-        if let Some(item) = item {
-            self.tree.insert(Entry::new(item));
-        }
-        let (was, freed) = changed.unwrap_or((false, 0));
+        let (was, freed) = self.tree.upsert(key, |entry| match entry {
+            Some(entry) => ((entry.live(), entry.supersede(item)), None),
+            None => ((false, 0), Some(Entry::new(item))),
+        });
         self.resident = self.resident + added - freed as u64;
         if was == record.tombstone {
             self.journal.turn(record.revision.main, key, !record.tombstone);

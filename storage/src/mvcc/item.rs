@@ -12,11 +12,18 @@
 use crate::types::{KeyValue, Record, Revision};
 use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 const KEY: usize = 13;
 const TOMBSTONE: u8 = 1;
 const VALUE: u8 = 2;
+/// What a thread keeps to put items together in.
+const SCRATCH_BYTES: usize = 4096;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Never changed, only replaced; readers share it.
 #[derive(Clone, Debug)]
@@ -71,18 +78,23 @@ impl Item {
         let numbers = [meta.revision.sub, meta.revision.main.wrapping_sub(meta.create_revision), meta.version, meta.lease];
         let numbers = numbers.map(i64::cast_unsigned);
         let length = KEY + key.len() + numbers.iter().map(|number| encoded_len_varint(*number)).sum::<usize>() + value.encoded_len();
-        let mut bytes = Vec::with_capacity(length);
-        bytes.extend_from_slice(&u32::try_from(key.len()).expect("a key is far below 4 GiB").to_le_bytes());
-        bytes.extend_from_slice(&meta.revision.main.to_le_bytes());
-        bytes.push(if tombstone { TOMBSTONE } else { 0 } | if matches!(value, Value::Here(_)) { VALUE } else { 0 });
-        bytes.extend_from_slice(key);
-        numbers.into_iter().for_each(|number| encode_varint(number, &mut bytes));
-        match value {
-            Value::Here(value) => bytes.extend_from_slice(value),
-            Value::OnDisk(length) => encode_varint(length, &mut bytes),
-            Value::None => {}
-        }
-        Self(bytes.into())
+        SCRATCH.with_borrow_mut(|bytes| {
+            bytes.clear();
+            bytes.reserve(length);
+            bytes.extend_from_slice(&u32::try_from(key.len()).expect("a key is far below 4 GiB").to_le_bytes());
+            bytes.extend_from_slice(&meta.revision.main.to_le_bytes());
+            bytes.push(if tombstone { TOMBSTONE } else { 0 } | if matches!(value, Value::Here(_)) { VALUE } else { 0 });
+            bytes.extend_from_slice(key);
+            numbers.into_iter().for_each(|number| encode_varint(number, bytes));
+            match value {
+                Value::Here(value) => bytes.extend_from_slice(value),
+                Value::OnDisk(length) => encode_varint(length, bytes),
+                Value::None => {}
+            }
+            let item = Self(Arc::from(&bytes[..]));
+            bytes.shrink_to(SCRATCH_BYTES);
+            item
+        })
     }
 
     fn key_end(&self) -> usize {

@@ -11,6 +11,7 @@ mod hash;
 mod index;
 mod item;
 mod journal;
+mod leaf;
 mod listing;
 mod read;
 #[cfg(test)]

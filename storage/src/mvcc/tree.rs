@@ -2,9 +2,10 @@
 //! O(log n).
 
 use super::entry::Entry;
+use super::leaf::{LEAF_ENTRIES, Leaf};
 
 /// Entries of a leaf, children of an inner node, at most.
-const FANOUT: usize = 64;
+const FANOUT: usize = LEAF_ENTRIES;
 /// A node below this size looks for a neighbour to join.
 const SPARSE: usize = FANOUT / 4;
 
@@ -16,7 +17,7 @@ struct Child {
 }
 
 enum Node {
-    Leaf(Vec<Entry>),
+    Leaf(Leaf),
     Inner(Vec<Child>),
 }
 
@@ -29,16 +30,12 @@ pub struct Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { root: Node::Leaf(Vec::new()), live: 0, len: 0 }
+        Self { root: Node::Leaf(Leaf::default()), live: 0, len: 0 }
     }
 }
 
 fn child_of(children: &[Child], key: &[u8]) -> usize {
     children.partition_point(|child| *child.low <= *key).saturating_sub(1)
-}
-
-fn find(entries: &[Entry], key: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| entry.key().cmp(key))
 }
 
 /// The shortest key above all of `left` and not above any of `right`: most of a key need not be kept twice.
@@ -65,7 +62,7 @@ impl Tree {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => return find(entries, key).ok().map(|at| &entries[at]),
+                Node::Leaf(leaf) => return leaf.find(key).ok().map(|at| &leaf.entries()[at]),
                 Node::Inner(children) => node = &children[child_of(children, key)].node,
             }
         }
@@ -78,16 +75,21 @@ impl Tree {
         Some(result)
     }
 
-    /// Adds an entry whose key is not there yet.
-    pub fn insert(&mut self, entry: Entry) {
-        self.live += usize::from(entry.live());
-        self.len += 1;
-        if let Some(right) = self.root.insert(entry) {
+    /// Changes a key's entry, or adds the one that `change` gives if there is none; on one way down.
+    ///
+    /// # Panics
+    /// `change` gives an entry though there is one, or none though there is none.
+    pub fn upsert<R>(&mut self, key: &[u8], change: impl FnOnce(Option<&mut Entry>) -> (R, Option<Entry>)) -> R {
+        let done = self.root.upsert(key, change);
+        self.live = self.live.wrapping_add_signed(done.live);
+        self.len += usize::from(done.new);
+        if let Some(right) = done.split {
             let left = std::mem::replace(&mut self.root, Node::Inner(Vec::with_capacity(FANOUT)));
             let Node::Inner(children) = &mut self.root else { unreachable!("it was made an inner node") };
             children.push(Child { low: Box::default(), live: left.live(), node: left });
             children.push(right);
         }
+        done.result
     }
 
     /// Removes a key.
@@ -97,7 +99,7 @@ impl Tree {
         self.len -= 1;
         while let Node::Inner(children) = &mut self.root {
             match children.len() {
-                0 => self.root = Node::Leaf(Vec::new()),
+                0 => self.root = Node::Leaf(Leaf::default()),
                 1 => self.root = children.pop().expect("there is one").node,
                 _ => break,
             }
@@ -111,9 +113,9 @@ impl Tree {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => {
-                    let at = find(entries, key).unwrap_or_else(|at| at);
-                    return Iter { inner, leaf: entries[at..].iter() };
+                Node::Leaf(leaf) => {
+                    let at = leaf.find(key).unwrap_or_else(|at| at);
+                    return Iter { inner, leaf: leaf.entries()[at..].iter() };
                 }
                 Node::Inner(children) => {
                     let at = child_of(children, key);
@@ -130,9 +132,9 @@ impl Tree {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => {
-                    let at = find(entries, key).unwrap_or_else(|at| at);
-                    return rank + entries[..at].iter().filter(|entry| entry.live()).count();
+                Node::Leaf(leaf) => {
+                    let at = leaf.find(key).unwrap_or_else(|at| at);
+                    return rank + leaf.entries()[..at].iter().filter(|entry| entry.live()).count();
                 }
                 Node::Inner(children) => {
                     let at = child_of(children, key);
@@ -147,22 +149,22 @@ impl Tree {
 impl Node {
     fn live(&self) -> usize {
         match self {
-            Self::Leaf(entries) => entries.iter().filter(|entry| entry.live()).count(),
+            Self::Leaf(leaf) => leaf.entries().iter().filter(|entry| entry.live()).count(),
             Self::Inner(children) => children.iter().map(|child| child.live).sum(),
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Leaf(entries) => entries.len(),
+            Self::Leaf(leaf) => leaf.entries().len(),
             Self::Inner(children) => children.len(),
         }
     }
 
     fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Entry) -> R) -> Option<(R, isize)> {
         match self {
-            Self::Leaf(entries) => {
-                let entry = find(entries, key).ok().map(|at| &mut entries[at])?;
+            Self::Leaf(leaf) => {
+                let entry = leaf.find(key).ok().map(|at| leaf.entry(at))?;
                 let before = isize::from(entry.live());
                 let result = change(entry);
                 Some((result, isize::from(entry.live()) - before))
@@ -176,46 +178,36 @@ impl Node {
         }
     }
 
-    /// A new right neighbour if it had to split.
-    fn insert(&mut self, entry: Entry) -> Option<Child> {
+    fn upsert<R>(&mut self, key: &[u8], change: impl FnOnce(Option<&mut Entry>) -> (R, Option<Entry>)) -> Upserted<R> {
         match self {
-            Self::Leaf(entries) => {
-                let at = find(entries, entry.key()).unwrap_or_else(|at| at);
-                if entries.len() < FANOUT {
-                    entries.insert(at, entry);
-                    return None;
+            Self::Leaf(leaf) => match leaf.find(key) {
+                Ok(at) => {
+                    let entry = leaf.entry(at);
+                    let before = isize::from(entry.live());
+                    let (result, new) = change(Some(entry));
+                    assert!(new.is_none(), "the key is there");
+                    Upserted { result, live: isize::from(leaf.entries()[at].live()) - before, new: false, split: None }
                 }
-                let mut right = if at == FANOUT { Vec::new() } else { entries.split_off(FANOUT / 2) };
-                if at >= entries.len() {
-                    right.insert(at - entries.len(), entry)
-                } else {
-                    entries.insert(at, entry)
+                Err(at) => {
+                    let (result, entry) = change(None);
+                    let entry = entry.expect("the key is new");
+                    let live = isize::from(entry.live());
+                    Upserted { result, live, new: true, split: insert(leaf, at, entry) }
                 }
-                let low = separator(entries, &right);
-                let node = Self::Leaf(right);
-                Some(Child { low, live: node.live(), node })
-            }
+            },
             Self::Inner(children) => {
-                let at = child_of(children, entry.key());
-                children[at].live += usize::from(entry.live());
-                let split = children[at].node.insert(entry)?;
-                children[at].live -= split.live;
-                children.insert(at + 1, split);
-                if children.len() <= FANOUT {
-                    return None;
-                }
-                let middle = if at + 2 == children.len() { children.len() - 1 } else { children.len() / 2 };
-                let mut right = children.split_off(middle);
-                let low = std::mem::take(&mut right[0].low);
-                let node = Self::Inner(right);
-                Some(Child { low, live: node.live(), node })
+                let at = child_of(children, key);
+                let mut done = children[at].node.upsert(key, change);
+                children[at].live = children[at].live.wrapping_add_signed(done.live);
+                done.split = done.split.and_then(|split| take_in(children, at, split));
+                done
             }
         }
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         match self {
-            Self::Leaf(entries) => find(entries, key).ok().map(|at| entries.remove(at)),
+            Self::Leaf(leaf) => leaf.find(key).ok().map(|at| leaf.remove(at)),
             Self::Inner(children) => {
                 let at = child_of(children, key);
                 let entry = children[at].node.remove(key)?;
@@ -231,6 +223,36 @@ impl Node {
     }
 }
 
+/// What came of a change: how many more keys live, whether the key is new, and a right neighbour if the node had to split.
+struct Upserted<R> {
+    result: R,
+    live: isize,
+    new: bool,
+    split: Option<Child>,
+}
+
+/// Puts an entry into a leaf; a new right neighbour if it had to split.
+fn insert(leaf: &mut Leaf, at: usize, entry: Entry) -> Option<Child> {
+    let right = leaf.insert(at, entry)?;
+    let low = separator(leaf.entries(), right.entries());
+    let node = Node::Leaf(right);
+    Some(Child { low, live: node.live(), node })
+}
+
+/// Puts the new right neighbour of child `at` into their parent, which may have to split, too.
+fn take_in(children: &mut Vec<Child>, at: usize, split: Child) -> Option<Child> {
+    children[at].live -= split.live;
+    children.insert(at + 1, split);
+    if children.len() <= FANOUT {
+        return None;
+    }
+    let middle = if at + 2 == children.len() { children.len() - 1 } else { children.len() / 2 };
+    let mut right = children.split_off(middle);
+    let low = std::mem::take(&mut right[0].low);
+    let node = Node::Inner(right);
+    Some(Child { low, live: node.live(), node })
+}
+
 /// Joins child `at` with the one before or after it if they fit in three quarters of a node.
 fn join_neighbour(children: &mut Vec<Child>, at: usize) {
     let fits = |left: usize| children.len() > left + 1 && children[left].node.size() + children[left + 1].node.size() <= FANOUT / 4 * 3;
@@ -239,7 +261,7 @@ fn join_neighbour(children: &mut Vec<Child>, at: usize) {
     let left = &mut children[left];
     left.live += right.live;
     match (&mut left.node, right.node) {
-        (Node::Leaf(left), Node::Leaf(mut right)) => left.append(&mut right),
+        (Node::Leaf(left), Node::Leaf(right)) => left.append(right),
         (Node::Inner(left), Node::Inner(mut right)) => left.append(&mut right),
         _ => unreachable!("neighbours are of one level"),
     }
@@ -264,7 +286,7 @@ impl<'a> Iterator for Iter<'a> {
                 continue;
             };
             match &child.node {
-                Node::Leaf(entries) => self.leaf = entries.iter(),
+                Node::Leaf(leaf) => self.leaf = leaf.entries().iter(),
                 Node::Inner(children) => self.inner.push(children.iter()),
             }
         }
@@ -295,7 +317,10 @@ mod tests {
                     prop_assert_eq!(tree.remove(&bytes).map(|entry| entry.live()), map.remove(&key));
                 } else if let std::collections::btree_map::Entry::Vacant(slot) = map.entry(key) {
                     slot.insert(op != 7);
-                    tree.insert(entry(key, op == 7));
+                    tree.upsert(&bytes, |was| (assert!(was.is_none()), Some(entry(key, op == 7))));
+                } else if op % 3 == 0 {
+                    map.insert(key, op % 2 == 0);
+                    tree.upsert(&bytes, |was| (*was.expect("there") = entry(key, op % 2 != 0), None));
                 } else {
                     map.insert(key, op % 2 == 0);
                     prop_assert!(tree.update(&bytes, |was| *was = entry(key, op % 2 != 0)).is_some());

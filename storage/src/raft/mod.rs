@@ -68,7 +68,7 @@ pub struct Opened {
 /// The directory is locked, damaged, of an unknown format, or the disk fails.
 pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Result<Opened, StorageError> {
     let mut recovery = Recovery::new();
-    let mut rooms = Recovering::new(options.memory_bytes);
+    let mut rooms = Recovering::new(options.memory_bytes)?;
     let engine_options = engine::Options { memory_bytes: options.memory_bytes, ..options.engine };
     let (engine, recovered) =
         Engine::open(directory, engine_options, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;

@@ -270,7 +270,7 @@ impl Receiver {
             watch: Stopwatch::start(),
             incoming,
             recovery: Recovery::new(),
-            rooms: Recovering::new(memory_bytes),
+            rooms: Recovering::new(memory_bytes)?,
             head: None,
             parts: Vec::new(),
             progress: Progress::default(),
