@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::identity::Identity;
+use super::standing::Standing;
 use super::waiters::Waiters;
 use crate::config::Config;
 use openraft::Instant as _;
@@ -11,19 +12,23 @@ use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::raft::TransferLeaderRequest;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ServerState, SnapshotPolicy};
-use parking_lot::Mutex;
 use rusd_network::{Factory, LeaderContact, Links, Raft};
 use rusd_storage::raft::types::{Node, TypeConfig};
 use rusd_storage::raft::{LogStore, SoleMember, StateMachine, VoteCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Parts of openraft that warn several times per second while a member is away, under their names in the log; `presence` tells that once.
-pub const REPETITIVE: &[&str] = &["openraft::core::heartbeat", "openraft::replication", "openraft::engine::handler::replication_handler"];
+pub const REPETITIVE: &[&str] =
+    &["openraft::core::heartbeat", "openraft::replication", "openraft::engine::handler::replication_handler", "openraft::raft::responder"];
+
+/// Parts that call it an error when somebody asks openraft something after it has stopped, as peers do while a member ends. Where it has
+/// stopped by itself, [`Consensus`] says so.
+pub const PARTING: &[&str] = &["openraft::raft::raft_inner", "openraft::raft::stream_append"];
 
 /// openraft, and what we know about leadership.
 pub struct Consensus {
@@ -34,8 +39,7 @@ pub struct Consensus {
     sole: Arc<SoleMember>,
     contact: Arc<LeaderContact>,
     links: Arc<Links>,
-    /// What clients may take this member for, by its own record, once it has one; see [`Consensus::set_learner`].
-    learner: Mutex<Option<bool>>,
+    standing: Standing,
     data: WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
     view: watch::Sender<View>,
     glance: Glance,
@@ -70,14 +74,12 @@ struct View {
 struct Glance {
     term: AtomicU64,
     leader: AtomicU64,
-    learner: AtomicBool,
 }
 
 impl Glance {
     fn take(&self, view: &View) {
         self.term.store(view.term, Ordering::Release);
         self.leader.store(view.leader, Ordering::Release);
-        self.learner.store(view.learner, Ordering::Release);
     }
 }
 
@@ -187,7 +189,7 @@ impl Consensus {
             sole,
             contact: Arc::default(),
             links,
-            learner: Mutex::new(None),
+            standing: Standing::default(),
             view: watch::Sender::new(first),
             glance: Glance::default(),
             leader: watch::Sender::new(first.leader),
@@ -197,6 +199,7 @@ impl Consensus {
             stop: CancellationToken::new(),
         });
         consensus.glance.take(&first);
+        consensus.standing.by_raft(first.learner);
         tokio::spawn(consensus.clone().follow());
         Ok(consensus)
     }
@@ -238,7 +241,7 @@ impl Consensus {
 
     /// Whether this member is a learner.
     pub fn is_learner(&self) -> bool {
-        self.glance.learner.load(Ordering::Acquire)
+        self.standing.is_learner()
     }
 
     /// Current view; a lock or two and no allocation.
@@ -250,13 +253,12 @@ impl Consensus {
         drop(data);
         let applied = self.waiters.applied_index();
         let leader = if self.has_leader(&view, acked) { view.leader } else { 0 };
-        let is_learner = self.learner.lock().unwrap_or(view.learner);
-        RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner }
+        RaftStatus { term: view.term, leader, committed: committed.max(applied), applied, is_learner: self.is_learner() }
     }
 
     /// Tells what this member's record says: one that waits to become a voter is no learner to clients.
     pub fn set_learner(&self, is_learner: Option<bool>) {
-        *self.learner.lock() = is_learner;
+        self.standing.by_record(is_learner);
     }
 
     /// openraft.md section 2.3: openraft goes on believing in a leader that is cut off.
@@ -433,6 +435,7 @@ impl Consensus {
             return;
         }
         self.glance.take(&new);
+        self.standing.by_raft(new.learner);
         self.view.send_replace(new);
         if new.leader != old.leader {
             if new.leader != 0 {

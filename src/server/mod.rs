@@ -27,6 +27,7 @@ pub mod requests;
 mod round;
 pub mod sick_disk;
 pub mod snapshots;
+mod standing;
 pub mod version;
 pub mod waiters;
 

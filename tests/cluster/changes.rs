@@ -36,8 +36,11 @@ async fn what_member_add_prints_starts_the_member() {
     }
     let mut second = Process::spawn(command, &cluster.root().join("second.log"));
     second.wait_line(READY).await;
-    operator::wait_votes(&cluster, 0, new.id).await;
+    // It serves everything from now on, with its vote or without.
     let client = Client::new(&client_url);
+    assert_eq!(client.get("alone").await.expect("it reads at once"), Some(b"yes".to_vec()));
+    client.put("by", "second").await.expect("it writes at once");
+    operator::wait_votes(&cluster, 0, new.id).await;
     assert_eq!(client.get("alone").await.expect("it reads"), Some(b"yes".to_vec()));
     let shown = members(&client).await.expect("it lists");
     assert!(shown.iter().any(|member| member.name == "second" && member.client_ur_ls == [client_url.clone()]), "{shown:?}");
