@@ -81,7 +81,8 @@ impl Logging {
         let noise = self.level.min(if debug { LevelFilter::INFO } else { LevelFilter::WARN });
         let noisy = NOISY.iter().map(|target| (*target, noise));
         let repetitive = crate::server::consensus::REPETITIVE.iter().map(|target| (*target, LevelFilter::ERROR));
-        let filter = Targets::new().with_default(self.level).with_targets(noisy).with_targets(repetitive);
+        let parting = crate::server::consensus::PARTING.iter().map(|target| (*target, LevelFilter::OFF));
+        let filter = Targets::new().with_default(self.level).with_targets(noisy).with_targets(repetitive).with_targets(parting);
         let lines = tracing_subscriber::fmt::layer()
             .event_format(Lines { json: self.json })
             .with_writer(Sinks(Arc::new(self.sinks)))
