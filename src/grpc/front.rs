@@ -114,7 +114,7 @@ impl Front {
     }
 
     /// Answers one HTTP request of either kind.
-    pub fn answer<B>(&self, request: Request<B>) -> Answer
+    pub fn answer<B>(&self, mut request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
@@ -124,6 +124,7 @@ impl Front {
             ContentType::Unfit => return Answer::Refused(Some(Box::new(transport::unsupported_type(request.headers())))),
             ContentType::Other => return Answer::Web(Box::pin(self.web.clone().call(request.map(axum::body::Body::new)))),
         }
+        transport::compress_for_who_compresses(request.headers_mut());
         let method = self.shared.metrics.method(request.uri().path()).cloned();
         let (mut ending, mut timed) = (None, None);
         if let Some(method) = &method {

@@ -13,6 +13,14 @@ pub enum Reading {
     Stream,
 }
 
+/// tonic compresses for whoever could read it, grpc-go for who compresses its own messages. Many clients could, a kube-apiserver too, and
+/// don't want it: compressing takes many times as long as sending. So the offer of who doesn't compress is dropped.
+pub fn compress_for_who_compresses(headers: &mut HeaderMap) {
+    if headers.get("grpc-encoding").is_none_or(|encoding| encoding == "identity") {
+        headers.remove("grpc-accept-encoding");
+    }
+}
+
 /// The status of a request that couldn't be read, in grpc-go's words; `None` if that isn't what this status says.
 pub fn unreadable(status: &Status, reading: Reading) -> Option<Status> {
     if !matches!(status.code(), Code::Internal | Code::OutOfRange | Code::ResourceExhausted | Code::Unimplemented) {

@@ -4,7 +4,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::{PATIENCE, find_tool, skipped};
 use crate::victim::Victim;
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
@@ -202,8 +202,8 @@ fn unescaped(text: &[u8]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Code and message of the answer.
-async fn ask(url: &str, call: &Call) -> (u8, String) {
+/// Header, body and trailers of the answer.
+async fn exchange(url: &str, call: &Call) -> (HeaderMap, Bytes, HeaderMap) {
     let authority = url.strip_prefix("http://").expect("http").to_owned();
     let io = TokioIo::new(tokio::net::TcpStream::connect(&authority).await.expect("it accepts"));
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new()).handshake(io).await;
@@ -218,14 +218,53 @@ async fn ask(url: &str, call: &Call) -> (u8, String) {
     }
     let answer = async {
         let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
-        let trailers = body.collect().await.expect("a body").trailers().cloned().unwrap_or_default();
-        let field = |name: &str| trailers.get(name).or_else(|| head.headers.get(name)).map(|value| unescaped(value.as_bytes()));
-        let code = field("grpc-status").expect("a status").parse().expect("a number");
-        (code, field("grpc-message").unwrap_or_default())
+        let body = body.collect().await.expect("a body");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        (head.headers, body.to_bytes(), trailers)
     };
     let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("no answer to {}", call.name));
     driver.abort();
     answer
+}
+
+/// Code and message of the answer.
+async fn ask(url: &str, call: &Call) -> (u8, String) {
+    let (head, _, trailers) = exchange(url, call).await;
+    let field = |name: &str| trailers.get(name).or_else(|| head.get(name)).map(|value| unescaped(value.as_bytes()));
+    let code = field("grpc-status").expect("a status").parse().expect("a number");
+    (code, field("grpc-message").unwrap_or_default())
+}
+
+/// Who has gzip built in says so in every call, a kube-apiserver among others; it gets it only where it has used it itself, as with grpc-go.
+/// Compressing takes many times as long as sending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_are_compressed_for_who_compresses() {
+    const TAKES: Headers = &[("grpc-accept-encoding", b"gzip")];
+    const USES: Headers = &[("grpc-accept-encoding", b"gzip"), ("grpc-encoding", b"gzip")];
+    let calls = [
+        (fine("takes gzip", TAKES, good()), false),
+        (fine("uses gzip", USES, framed(1, &gzipped(&range()))), true),
+        (fine("uses gzip, but not for this message", USES, good()), true),
+    ];
+    let mut victim = Victim::new(&[]).await;
+    let mut urls = vec![victim.url()];
+    let mut etcd = Cluster::prepare(1, &[]);
+    if let Some(binary) = find_tool("etcd") {
+        etcd.members[0].program = binary;
+        etcd.start_all();
+        etcd.wait_all().await;
+        urls.push(etcd.members[0].client_url());
+    } else {
+        skipped("the same of etcd itself", "tools/bin/etcd is missing");
+    }
+    for (call, compressed) in calls {
+        for url in &urls {
+            let (head, body, _) = exchange(url, &call).await;
+            let said = head.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+            assert_eq!((said, body.first() == Some(&1)), (compressed, compressed), "{} at {url}", call.name);
+        }
+    }
+    victim.check("compression").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
