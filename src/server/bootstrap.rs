@@ -173,10 +173,32 @@ async fn found(config: &Config) -> Result<Stored, BootstrapError> {
     Ok(stored)
 }
 
+/// One peer after the other is asked. etcd believes the first that answers; but a member behind the others may not have heard of us yet, or
+/// know our URL as another's who was removed since. So who refuses us for what its list says is only believed if nobody else takes us,
+/// and a list in which we have started already is never overruled by another that knows us by the same id.
 async fn join(config: &Config) -> Result<Stored, BootstrapError> {
     check_local(config)?;
     check_duplicates(config)?;
-    let remote = remote::first(&other_urls(config), ASK_EXISTING).await.ok_or(BootstrapError::NoPeerAnswers)?;
+    let (mut refusal, mut started) = (None, BTreeSet::new());
+    for url in other_urls(config) {
+        let Some(remote) = remote::first(&[url], ASK_EXISTING).await else { continue };
+        let error = match admitted(config, remote).await {
+            Ok(stored) if !started.contains(&stored.member_id) => return Ok(stored),
+            Ok(_) => continue,
+            Err(error) => error,
+        };
+        match &error {
+            BootstrapError::AlreadyBootstrapped(id) => drop(started.insert(*id)),
+            BootstrapError::CountUnequal(_) | BootstrapError::Unmatched { .. } => {}
+            _ => return Err(error),
+        }
+        refusal.get_or_insert(error);
+    }
+    Err(refusal.unwrap_or(BootstrapError::NoPeerAnswers))
+}
+
+/// Who we are in the cluster as one of its members sees it.
+async fn admitted(config: &Config, remote: Remote) -> Result<Stored, BootstrapError> {
     let id = our_id(config, &remote)?;
     check_compatible(&remote, id).await?;
     if remote.members.iter().filter(|member| member.is_learner).count() > config.max_learners {
@@ -445,5 +467,51 @@ mod tests {
         );
         remote.members.pop();
         assert!(our_id(&config, &remote).expect_err("too few").to_string().ends_with("member count is unequal"));
+    }
+
+    /// Answers as a member that knows these members: (id, peer URL, started).
+    async fn peer(listener: tokio::net::TcpListener, members: Vec<(u64, String, bool)>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let record = |(id, url, started): &(u64, String, bool)| serde_json::json!({ "id": id, "peerURLs": [url], "clientURLs": if *started { vec!["http://127.0.0.1:1"] } else { vec![] } });
+        let list = serde_json::Value::from(members.iter().map(record).collect::<Vec<_>>()).to_string();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let body = if request[..read].starts_with(b"GET /version") { r#"{"etcdcluster":"3.7.0"}"# } else { &list };
+            let (protocol, length) = (remote::protocol_header(), body.len());
+            let head = "HTTP/1.1 200 OK\r\nX-Etcd-Cluster-ID: 9\r\nConnection: close\r\n";
+            let answer = format!("{head}{}: {protocol}\r\nContent-Length: {length}\r\n\r\n{body}", remote::PROTOCOL_HEADER);
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+
+    /// Joins as `c` with two peers that answer so.
+    async fn joined(lists: [&[(u64, usize, bool)]; 2]) -> Result<u64, String> {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let mut urls: Vec<String> = listeners.iter().map(|it| format!("http://{}", it.local_addr().expect("bound"))).collect();
+        urls.push("http://127.0.0.1:1".into());
+        for (listener, list) in listeners.into_iter().zip(lists) {
+            listener.set_nonblocking(true).expect("it can");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it can");
+            tokio::spawn(peer(listener, list.iter().map(|(id, url, started)| (*id, urls[*url].clone(), *started)).collect()));
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let cluster = format!("--initial-cluster=a={},b={},c={}", urls[0], urls[1], urls[2]);
+        let flags = ["--name=c", "--initial-advertise-peer-urls=http://127.0.0.1:1", "--initial-cluster-state=existing", &cluster];
+        join(&config(directory.path(), &flags)).await.map(|stored| stored.member_id).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn who_lags_behind_does_not_turn_a_joining_member_away() {
+        let newest = [(1, 0, true), (2, 1, true), (7, 2, false)];
+        assert_eq!(joined([&newest, &newest]).await, Ok(7));
+        assert_eq!(joined([&[(1, 0, true), (2, 1, true)], &newest]).await, Ok(7), "it doesn't know of us yet");
+        assert_eq!(joined([&[(1, 0, true), (2, 1, true), (5, 2, true)], &newest]).await, Ok(7), "nor that another was removed");
+        let started = [(1, 0, true), (2, 1, true), (7, 2, true)];
+        for lists in [[&started, &newest], [&started, &started]] {
+            assert!(joined(lists.map(|list| &list[..])).await.expect_err("wiped").starts_with("member 7 has already been bootstrapped"));
+        }
+        let unknown = [(1, 0, true), (2, 1, true)];
+        assert!(joined([&unknown, &unknown]).await.expect_err("never added").ends_with("member count is unequal"));
     }
 }
