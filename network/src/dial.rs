@@ -1,6 +1,7 @@
 //! To a peer URL: over TCP, or for `unix://` to a socket file.
 
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
@@ -19,10 +20,16 @@ enum Target {
     Unix(PathBuf),
 }
 
+/// The file that a `unix` URL names by what follows its slashes; whoever binds it must read it in the same way.
+pub fn socket_file(text: &str) -> PathBuf {
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(text).collect();
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
 /// `None` if it leads nowhere.
 fn target(url: &str) -> Option<Target> {
     if let Some(path) = url.strip_prefix("unix:") {
-        return Some(Target::Unix(path.strip_prefix("//").unwrap_or(path).into()));
+        return Some(Target::Unix(socket_file(path.strip_prefix("//").unwrap_or(path))));
     }
     let uri = url.parse::<Uri>().ok()?;
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();

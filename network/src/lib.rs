@@ -23,7 +23,7 @@ pub use caller::Caller;
 pub use channel::{Links, PeerTable, Purpose, Times, never_sent};
 pub use contact::LeaderContact;
 pub use cork::Cork;
-pub use dial::{dial, port_is_closed};
+pub use dial::{dial, port_is_closed, socket_file};
 pub use directory::{Directory, Expelled, Expulsion, Verdict};
 pub use factory::Factory;
 pub use forward::{Forwarder, Refusals};

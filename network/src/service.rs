@@ -123,20 +123,22 @@ impl Parts {
 
     /// Receives a snapshot and installs it; a vote to answer with. One at a time.
     async fn take_in(&self, caller: &Caller, parts: Streaming<pb::SnapshotPart>) -> Result<Vote, Status> {
-        let own = self.local.vote();
         let metrics = self.links.metrics(caller.member_id);
         let taking = Taking { engine: &self.engine, partial: &self.partial, metrics: &metrics, idle: self.links.times.idle };
-        let receiving = snapshot::receive(parts, taking, |vote| is_current(vote, own));
+        let receiving = snapshot::receive(parts, taking, |vote| is_current(vote, self.local.vote()));
         let received =
             metrics.received_snapshots.measured(receiving).await.inspect_err(|status| self.complain(caller, "a snapshot", status))?;
-        match (received, own) {
-            (Some((vote, snapshot)), _) => {
+        match (received, self.local.vote()) {
+            (Some((vote, snapshot)), own) if is_current(&vote, own) => {
                 self.contact(&vote);
                 Ok(self.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?.vote)
             }
             // The sender has been replaced: our vote tells it so.
-            (None, Some(own)) => Ok(own),
-            (None, None) => Err(Status::internal("no vote to refuse with")),
+            (received, Some(own)) => {
+                snapshot::discard(received);
+                Ok(own)
+            }
+            (_, None) => Err(Status::internal("no vote to refuse with")),
         }
     }
 }

@@ -134,7 +134,7 @@ pub fn is_unix(url: &Url) -> bool {
 /// The file of a `unix` URL: host and path, so that `unix://localhost:2379` is a file of that name in the working directory.
 pub fn unix_path(url: &Url) -> std::path::PathBuf {
     let rest = url.as_str().split_once(':').map_or("", |(_, rest)| rest);
-    rest.strip_prefix("//").unwrap_or(rest).into()
+    rusd_network::socket_file(rest.strip_prefix("//").unwrap_or(rest))
 }
 
 /// `--initial-cluster`: `name=url` pairs separated by commas; a name may come up several times.

@@ -157,6 +157,7 @@ impl Front {
             Some(lease) => lease.clone().call(request),
             None => Box::pin(self.routes.clone().call(request)),
         };
+        let ending = ending.map(|token: CancellationToken| Box::pin(token.cancelled_owned()));
         Answer::Grpc { call, method, ending, timed, metrics: self.shared.metrics.clone() }
     }
 }
@@ -264,7 +265,7 @@ pub enum Answer {
         /// Its counters.
         method: Option<Arc<Method>>,
         /// What ends it before its time.
-        ending: Option<CancellationToken>,
+        ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         /// To tell of it if it is slow.
         timed: Option<Timed>,
         /// Byte counters.
@@ -283,7 +284,11 @@ impl Future for Answer {
                 Poll::Ready(Ok(response.map(|body| Answered::Grpc(Counted::new(body, None, None, None)))))
             }
             Self::Grpc { call, method, ending, timed, metrics } => {
-                let Ok(mut response) = ready!(call.as_mut().poll(cx));
+                let Poll::Ready(Ok(mut response)) = call.as_mut().poll(cx) else {
+                    // A stream may have no answer yet, hence no headers, and ends for want of a leader all the same.
+                    ready!(ending.as_mut().map_or(Poll::Pending, |ending| ending.as_mut().poll(cx)));
+                    return Poll::Ready(Ok(leaderless(method.take(), timed.take()).map(Answered::Grpc)));
+                };
                 if let Some(status) = response.extensions().get().and_then(|status| transport::unreadable(status, Reading::Request)) {
                     response = status.into_http();
                 }
@@ -295,7 +300,7 @@ impl Future for Answer {
                 if let (Some(code), Some(method)) = (code, method.take_if(|_| code.is_some())) {
                     method.handled(code);
                 }
-                let ending = ending.take().map(|token| Box::pin(token.cancelled_owned()));
+                let ending = ending.take();
                 let metrics = metrics.clone();
                 let large = response.extensions_mut().remove::<Arc<Large>>();
                 let pieces = response.extensions_mut().remove::<Carried>().and_then(|carried| carried.take());
@@ -307,6 +312,18 @@ impl Future for Answer {
             }
         }
     }
+}
+
+/// The end of a call that waits for a leader, without an answer before it.
+fn leaderless(method: Option<Arc<Method>>, timed: Option<Timed>) -> Response<Counted> {
+    let status = Status::from(Error::NoLeader);
+    if let Some(timed) = timed {
+        timed.ended(status.code());
+    }
+    if let Some(method) = method {
+        method.handled(status.code());
+    }
+    status.into_http().map(|body| Counted::new(body, None, None, None))
 }
 
 impl Drop for Answer {

@@ -64,12 +64,15 @@ impl HandOver {
         let deadline = Instant::now() + patience;
         let mut last = Error::Unhealthy;
         loop {
-            let there = self.answering().await;
+            let (there, unsure) = self.answering().await;
             // This member votes, too.
-            if there.len() + 1 < self.consensus.voters().len() / 2 + 1 {
+            if there.len() + unsure + 1 < self.consensus.voters().len() / 2 + 1 {
                 return Err(last);
             }
             for target in self.successors().into_iter().filter(|id| there.contains(id)) {
+                if Instant::now() >= deadline {
+                    break;
+                }
                 match self.to(target, deadline - Instant::now()).await {
                     Ok(()) => return Ok(target),
                     Err(Error::NotLeader) => return self.somebody_else(),
@@ -83,15 +86,15 @@ impl HandOver {
         }
     }
 
-    /// Voters that answer a ping now, of those that did a moment ago: who has just ended would be chosen, and waited for.
-    async fn answering(&self) -> Vec<u64> {
+    /// Voters that answer a ping now, of those that did a moment ago: who has just ended would be chosen, and waited for. And how many more
+    /// may live, but are slow to say so.
+    async fn answering(&self) -> (Vec<u64>, usize) {
         let me = self.consensus.member_id();
         let seen = self.consensus.voters().into_iter().filter(|id| *id != me && self.presence.seen(*id).is_some());
-        let asked = seen.map(|id| async move {
-            let answers = tokio::time::timeout(LOOK, self.presence.answers(id)).await;
-            answers.unwrap_or(false).then_some(id)
-        });
-        futures::future::join_all(asked).await.into_iter().flatten().collect()
+        let asked = seen.map(|id| async move { (id, tokio::time::timeout(LOOK, self.presence.answers(id)).await) });
+        let looks = futures::future::join_all(asked).await;
+        let unsure = looks.iter().filter(|(_, answers)| answers.is_err()).count();
+        (looks.into_iter().filter(|(_, answers)| matches!(answers, Ok(true))).map(|(id, _)| id).collect(), unsure)
     }
 
     fn somebody_else(&self) -> Result<u64, Error> {

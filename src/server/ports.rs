@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use url::Url;
 
@@ -87,11 +87,16 @@ fn bind(url: &Url, reuse_port: bool) -> io::Result<Port> {
     if urls::is_unix(url) { bind_unix(url).map(Port::Unix) } else { bind_tcp(url, reuse_port).map(Port::Tcp) }
 }
 
-/// What an earlier process left behind is removed, as etcd does; but nothing that isn't a socket.
+/// What an earlier process left behind is removed, as etcd does; but nothing that isn't a socket, nor one that somebody listens at: a member
+/// that is started twice would take it from the one that runs.
 fn bind_unix(url: &Url) -> io::Result<UnixListener> {
     let path = urls::unix_path(url);
     if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        std::fs::remove_file(&path)?;
+        match UnixStream::connect(&path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(&path)?,
+            // Bind tells.
+            Err(_) | Ok(_) => {}
+        }
     }
     let listener = UnixListener::bind(&path)?;
     listener.set_nonblocking(true)?;
@@ -149,7 +154,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let url = |name: &str| Url::parse(&format!("unix://{}", directory.path().join(name).display())).expect("a URL");
         drop(bind_unix(&url("s")).expect("it binds"));
-        bind_unix(&url("s")).expect("it binds again");
+        let listener = bind_unix(&url("s")).expect("it binds again");
+        assert_eq!(bind_unix(&url("s")).expect_err("somebody listens").kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        bind_unix(&url("a b")).expect("it binds");
+        assert!(directory.path().join("a b").exists());
         std::fs::write(directory.path().join("f"), b"x").expect("it writes");
         assert!(bind_unix(&url("f")).is_err());
     }

@@ -136,10 +136,12 @@ impl Read {
         if parts.consensus.believed_leader() != parts.consensus.member_id() {
             return Err(pb::Refusal::NotLeader);
         }
-        if let Some(index) = parts.index_granted(from, granted_term).await {
+        // Who asks waits no longer than that.
+        let deadline = Instant::now() + ATTEMPT;
+        if let Ok(Some(index)) = tokio::time::timeout_at(deadline, parts.index_granted(from, granted_term)).await {
             return Ok(index);
         }
-        match tokio::time::timeout(ATTEMPT, parts.index()).await {
+        match tokio::time::timeout_at(deadline, parts.index()).await {
             Ok(Ok(index)) => Ok(index),
             Ok(Err(Failure::LeaderChanged)) => Err(pb::Refusal::NotLeader),
             Ok(Err(Failure::Stopped)) => Err(pb::Refusal::Stopped),
@@ -194,7 +196,7 @@ impl Parts {
         if granted_term == 0 || self.consensus.voters().len() > 3 {
             return None;
         }
-        let taken = tokio::time::timeout(ATTEMPT, self.indexes.join(|| async { self.take().await.map(Arc::new) })).await.ok()?.ok()?;
+        let taken = self.indexes.join(|| async { self.take().await.map(Arc::new) }).await.ok()?;
         let me = self.consensus.member_id();
         let leads = taken.term == granted_term && self.consensus.vote().confirms(taken.term, me);
         (leads && taken.enough(&BTreeSet::from([me, from]))).then_some(taken.index)

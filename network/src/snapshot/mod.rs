@@ -10,6 +10,7 @@ mod receive;
 mod send;
 
 use lapsing::Lapsing;
+pub use lapsing::discard;
 use openraft::alias::SnapshotOf;
 pub use partial::Partial;
 pub use receive::{Taking, receive};

@@ -26,7 +26,8 @@ pub struct Taking<'a> {
     pub idle: Duration,
 }
 
-/// Takes in a snapshot whole, verified and durable. What arrived before a break is kept. To be run to its end, also when the sender is gone.
+/// Takes in a snapshot whole, verified and durable; none if the sender isn't the one to `accept` from, at first or when all is there. What
+/// arrived before a break is kept. To be run to its end, also when the sender is gone.
 pub async fn receive(
     mut parts: Streaming<pb::SnapshotPart>,
     taking: Taking<'_>,
@@ -73,6 +74,15 @@ pub async fn receive(
                 });
             }
         }
+    }
+    // Its place may have been taken meanwhile: then openraft would drop it, and who took it can go on from here.
+    if !accept(&vote) {
+        if pruned {
+            taking.partial.keep(receiver).await;
+        } else {
+            discard(receiver);
+        }
+        return Ok(None);
     }
     let snapshot = blocking(move || receiver.finish()).await?;
     Ok(Some((vote, Snapshot { meta, snapshot })))

@@ -140,7 +140,7 @@ impl Attempt {
     fn new(links: &Links, target: u64, outgoing: &Outgoing) -> Self {
         let (hold, in_flight, position) = (outgoing.hold(), InFlight::new(links), outgoing.position());
         let before = links.interrupted.0.lock().get(&target).and_then(Lapsing::take).filter(|before| before.position == position);
-        let (reached, until) = before.map_or((None, Instant::now()), |before| (before.from.max(before.reached), before.until));
+        let (reached, until) = before.map_or((None, Instant::now()), |before| (before.from.or(before.reached), before.until));
         Self { _hold: hold, _in_flight: in_flight, position, from: None, reached, until }
     }
 
@@ -150,7 +150,8 @@ impl Attempt {
             return;
         }
         let now = Instant::now();
-        if self.from > self.reached {
+        // A receiver that was started again begins anew, and moves.
+        if self.from.is_some() && self.from != self.reached {
             self.until = now + KEPT;
         }
         let lasts = self.until.saturating_duration_since(now);
@@ -200,7 +201,7 @@ fn parts(sending: Sending) -> impl Stream<Item = pb::SnapshotPart> + Send + 'sta
                 sending.progress.store(u64::MAX, Relaxed);
                 Some((part(Part::End(pb::SnapshotEnd { chunks: sending.chunks, bytes: sending.bytes })), sending))
             }
-            // The receiver sees a stream without end and drops what it has.
+            // The receiver sees a stream without end, and installs nothing.
             Err(error) => {
                 tracing::error!("can't read the snapshot: {error}");
                 None

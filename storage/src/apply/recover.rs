@@ -16,8 +16,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Records handed over at once: so many, or so many bytes of keys and values.
-const BATCH_RECORDS: usize = 256;
+/// Records handed over at once: so many, or so many bytes of keys and values. A record keeps the whole frame that it came from, of up to
+/// 64 KiB, so that few wait even if each frame holds but one small record.
+const BATCH_RECORDS: usize = 64;
 const BATCH_BYTES: usize = 128 << 10;
 /// Batches that wait for the index.
 const BATCHES: usize = 8;
