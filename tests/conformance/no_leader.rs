@@ -5,13 +5,16 @@ use crate::call::{Call, Outcome, outcome};
 use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::pair::Pair;
-use rusd::pb::etcdserverpb::{DeleteRangeRequest, LeaseTimeToLiveRequest, MemberListRequest, RangeRequest, StatusRequest};
+use rusd::pb::etcdserverpb::{
+    DeleteRangeRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MemberListRequest, RangeRequest, StatusRequest,
+};
 use tonic::{Code, Request};
 
 #[tokio::test]
 async fn what_is_answered_without_a_leader() {
     let mut pair = Pair::with_members(2, &[]).await;
     pair.accepted(put("k", "v")).await;
+    let silent: Vec<_> = pair.clients().into_iter().map(|client| tokio::spawn(keep_alive_nothing(client.clone()))).collect();
     for cluster in [&mut pair.etcd, &mut pair.rusd] {
         cluster.kill(1);
     }
@@ -47,6 +50,20 @@ async fn what_is_answered_without_a_leader() {
     for client in pair.clients() {
         assert_eq!(wants_leader(client).await, Outcome::Refusal(Code::Unavailable, "etcdserver: no leader".into()));
     }
+    for stream in silent {
+        assert_eq!(stream.await.expect("no panic"), Some((Code::Unavailable, "etcdserver: no leader".into())));
+    }
+}
+
+/// How a stream of keep-alives ends that wants a leader, and on which nobody says anything.
+async fn keep_alive_nothing(client: Client) -> Option<(Code, String)> {
+    let mut request = Request::new(tokio_stream::pending::<LeaseKeepAliveRequest>());
+    request.metadata_mut().insert("hasleader", "true".parse().expect("ASCII"));
+    let ended = match client.lease.clone().lease_keep_alive(request).await {
+        Ok(response) => response.into_inner().message().await.err(),
+        Err(status) => Some(status),
+    };
+    ended.map(|status| (status.code(), status.message().to_owned()))
 }
 
 /// A write that the survivor, if it was the leader, has put into its log may still be committed. rusd says so; etcd's leader resigned
