@@ -93,7 +93,8 @@ async fn a_joiner_whose_connection_breaks_goes_on() {
     wait_votes(&cluster, 0, id).await;
     let (cuts, bytes, times) = (bridge.cuts(), bridge.bytes(), resumed(&cluster, member));
     println!("{cuts} cuts, {times} times gone on with, {bytes} bytes for a state of {STATE_BYTES}");
-    assert!(cuts >= 4 && times >= 4 && installed(&cluster, member) == 1);
+    assert!(cuts >= 4 && times >= 4, "{cuts} cuts, {times} times gone on with");
+    assert_eq!(installed(&cluster, member), 1, "log that was needed next is gone");
     assert!(bytes < STATE_BYTES + STATE_BYTES / 2, "{bytes} bytes for a state of {STATE_BYTES}");
     bridge.heal();
     let written = writer.stop().await;
@@ -130,7 +131,7 @@ async fn a_member_killed_in_a_resumed_transfer_starts_again() {
     }
     cluster.start(member);
     cluster.wait_ready(member).await;
-    assert!(installed(&cluster, member) == 1 && resumed(&cluster, member) > 0);
+    assert!(installed(&cluster, member) > 0 && resumed(&cluster, member) > 0);
     bridge.heal();
     wait_equal(&cluster, &[0, 1, member]).await;
     has_leased_key(&cluster, member).await;
@@ -152,7 +153,8 @@ async fn the_next_leader_goes_on_with_what_a_dead_one_sent() {
     bridge.heal();
     let next = cluster.wait_leader().await;
     cluster.wait_ready(member).await;
-    assert!(resumed(&cluster, member) == 1 && installed(&cluster, member) == 1);
+    // On a busy machine leadership may move once more in the middle.
+    assert!(resumed(&cluster, member) >= 1 && installed(&cluster, member) >= 1);
     let bytes = bridge.bytes();
     println!("{bytes} bytes for a state of {STATE_BYTES}");
     assert!(bytes < STATE_BYTES + STATE_BYTES / 2, "{bytes} bytes for a state of {STATE_BYTES}");
