@@ -14,7 +14,7 @@ use tonic::{Code, Request};
 async fn what_is_answered_without_a_leader() {
     let mut pair = Pair::with_members(2, &[]).await;
     pair.accepted(put("k", "v")).await;
-    let silent: Vec<_> = pair.clients().into_iter().map(|client| tokio::spawn(keep_alive_nothing(client.clone()))).collect();
+    let silent: Vec<_> = pair.clients().iter().map(|client| tokio::spawn(keep_alive_nothing((*client).clone()))).collect();
     for cluster in [&mut pair.etcd, &mut pair.rusd] {
         cluster.kill(1);
     }
