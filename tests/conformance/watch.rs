@@ -115,6 +115,11 @@ async fn the_past_is_told_first() {
         pair.accepted(then(vec![put("b", &value.to_string()).op(), delete("c", "").op()])).await;
         pair.accepted(put("c", "")).await;
     }
+    // A put is answered before watchers are told of it: progress tells that they were.
+    let mut told = Streams::open(&pair);
+    told.create(key("z")).await;
+    told.progress().await;
+    told.same("all is told").await;
     for start_revision in [1, 2, 3, 9, 16] {
         for (prev_kv, filters) in [(false, vec![]), (true, vec![0]), (true, vec![1]), (false, vec![0, 1])] {
             let mut streams = Streams::open(&pair);
