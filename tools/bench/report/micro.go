@@ -19,10 +19,10 @@ var micros = []struct {
 	{"engine_cpu64_us", "log_and_apply_cpu/64", 64},
 	{"append_us", "log_append/16", 16},
 	{"apply_us", "apply/16", 16},
-	{"get_us", "key_index/get", 1},
-	{"page_us", "key_index/page_of_500", 1},
-	{"count_us", "key_index/count", 1},
-	{"encode_us", "range_encode/page_of_500", 1},
+	{"get_us", "key_index_get", 1},
+	{"page_us", "key_index_page_of_500", 1},
+	{"count_us", "key_index_count", 1},
+	{"encode_us", "range_encode_page_of_500", 1},
 }
 
 // Micro reads criterion's estimates below dir into a workload.
