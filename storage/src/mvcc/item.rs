@@ -79,7 +79,6 @@ impl Item {
         let numbers = numbers.map(i64::cast_unsigned);
         let length = KEY + key.len() + numbers.iter().map(|number| encoded_len_varint(*number)).sum::<usize>() + value.encoded_len();
         SCRATCH.with_borrow_mut(|bytes| {
-            bytes.clear();
             bytes.reserve(length);
             bytes.extend_from_slice(&u32::try_from(key.len()).expect("a key is far below 4 GiB").to_le_bytes());
             bytes.extend_from_slice(&meta.revision.main.to_le_bytes());
@@ -92,6 +91,7 @@ impl Item {
                 Value::None => {}
             }
             let item = Self(Arc::from(&bytes[..]));
+            bytes.clear();
             bytes.shrink_to(SCRATCH_BYTES);
             item
         })
