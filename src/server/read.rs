@@ -193,7 +193,7 @@ impl Parts {
     /// The index, if the grant of who asks makes a quorum with this member.
     async fn index_granted(&self, from: u64, granted_term: u64) -> Option<u64> {
         // Of more than three members it can't.
-        if granted_term == 0 || self.consensus.voters().len() > 3 {
+        if granted_term == 0 || self.consensus.raft().voter_ids().count() > 3 {
             return None;
         }
         let taken = self.indexes.join(|| async { self.take().await.map(Arc::new) }).await.ok()?;
