@@ -293,8 +293,8 @@ impl Future for Answer {
                     response = status.into_http();
                 }
                 let code = response.extensions().get::<Status>().map(Status::code);
-                if let Some(timed) = timed.take() {
-                    timed.ended(code.unwrap_or(Code::Ok));
+                if let (Some(timed), Some(method)) = (timed.take(), method.as_deref()) {
+                    timed.ended(method, code.unwrap_or(Code::Ok));
                 }
                 let mut method = method.take();
                 if let (Some(code), Some(method)) = (code, method.take_if(|_| code.is_some())) {
@@ -317,11 +317,11 @@ impl Future for Answer {
 /// The end of a call that waits for a leader, without an answer before it.
 fn leaderless(method: Option<Arc<Method>>, timed: Option<Timed>) -> Response<Counted> {
     let status = Status::from(Error::NoLeader);
-    if let Some(timed) = timed {
-        timed.ended(status.code());
-    }
     if let Some(method) = method {
         method.handled(status.code());
+        if let Some(timed) = timed {
+            timed.ended(&method, status.code());
+        }
     }
     status.into_http().map(|body| Counted::new(body, None, None, None))
 }
