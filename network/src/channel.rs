@@ -194,7 +194,7 @@ impl Links {
     }
 
     /// A client of the member over the channel of that purpose. Channels reconnect by themselves; one to URLs that no longer hold is
-    /// dropped. Errors if no URL is known.
+    /// replaced. Errors if no URL is known.
     pub fn client(&self, id: u64, purpose: Purpose) -> Result<Client, Unknown> {
         let urls = self.table.to_dial(id);
         if urls.is_empty() {
@@ -211,6 +211,11 @@ impl Links {
             connect(urls.clone(), self.times).max_decoding_message_size(RECEIVE_LIMIT_BYTES).max_encoding_message_size(RECEIVE_LIMIT_BYTES);
         open.insert((id, purpose), (urls, client.clone()));
         Ok(client)
+    }
+
+    /// Drops the channels to URLs that no longer hold. Who isn't spoken to at the moment would keep a connection to where it was.
+    pub fn drop_outdated(&self) {
+        self.open.lock().retain(|(id, _), (urls, _)| *urls == self.table.to_dial(*id));
     }
 
     /// A request that says who calls.

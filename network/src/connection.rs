@@ -65,19 +65,19 @@ impl Connection {
         }
     }
 
-    /// The outgoing half of the append stream: converts, counts, ends when the peer is cut off or moves.
-    fn outgoing<S>(&self, input: S) -> impl Stream<Item = pb::AppendRequest> + Send + 'static
+    /// The outgoing half of the append stream: converts, counts, ends when the peer is cut off or no longer lives at `urls`.
+    fn outgoing<S>(&self, urls: Vec<String>, input: S) -> impl Stream<Item = pb::AppendRequest> + Send + 'static
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let (metrics, moved) = (self.metrics.clone(), self.links.table.watch());
-        let (links, target, urls) = (self.links.clone(), self.target, self.links.table.urls(self.target));
-        let mut seen = *moved.borrow();
+        let (links, target) = (self.links.clone(), self.target);
+        let mut seen = None;
         input
             .take_while(move |_| {
                 let generation = *moved.borrow();
-                let same = generation == seen || links.table.urls(target) == urls;
-                seen = generation;
+                let same = seen == Some(generation) || links.table.urls(target) == urls;
+                seen = Some(generation);
                 future::ready(same)
             })
             .map(move |request| {
@@ -122,8 +122,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             // Openraft backs off where it makes the next request. A connection that fails before it asks for one would never rest.
             let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>) };
             let input = stream::once(future::ready(first)).chain(input);
+            // Before the client is made: were they newer than its own, the stream would stay where the peer was.
+            let urls = self.links.table.urls(self.target);
             let mut client = self.client()?;
-            let request = self.links.request(self.target, self.outgoing(input));
+            let request = self.links.request(self.target, self.outgoing(urls, input));
             // The answer's head comes at once, so it is bounded; the stream itself lives as long as the connection (HTTP/2 pings).
             let answers = self.bounded(self.links.times.connect * 2, client.append_entries(request)).await?;
             let (links, target, metrics) = (self.links.clone(), self.target, self.metrics.clone());

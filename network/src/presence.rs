@@ -79,6 +79,7 @@ impl Presence {
         let mut table = self.links.table.watch();
         loop {
             table.borrow_and_update();
+            self.links.drop_outdated();
             let known = self.links.table.ids();
             let new: Vec<u64> = {
                 let mut peers = self.peers.lock();

@@ -30,7 +30,8 @@ fn connections_to(port: u16) -> usize {
         .count()
 }
 
-/// A member listens on two addresses. When the second becomes its peer URL, all others go there, and leave the first.
+/// A member listens on two addresses. When the second becomes its peer URL, all others go there, and leave the first; also one that has
+/// led before, and has nothing more to say on the connection it made for appends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_peer_url_takes_effect_on_live_connections() {
     let mut cluster = Cluster::prepare(3, &QUICK);
@@ -38,6 +39,11 @@ async fn a_new_peer_url_takes_effect_on_live_connections() {
     cluster.members[2].flags.push(format!("--listen-peer-urls=http://127.0.0.1:{first},http://127.0.0.1:{second}"));
     cluster.start_all();
     cluster.wait_all().await;
+    for target in [0, 1, 0, 1] {
+        let (now, id) = (cluster.wait_leader().await, id_of(&cluster, 0, target).await);
+        move_leader(&cluster, now, id).await.expect("moved");
+        insist("a write of its term", || async { cluster.client(target).put("k", "v").await }).await;
+    }
     assert!(connections_to(first) > 0 && connections_to(second) == 0);
     let id = id_of(&cluster, 0, 2).await;
     let taken = update(&cluster, 0, id, &cluster.members[1].peer_url()).await.expect_err("it belongs to another");
