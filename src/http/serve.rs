@@ -24,6 +24,9 @@ use tower::ServiceExt;
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Peers send a lot at once: log entries, snapshots. In frames of 16 KiB, HTTP/2's default, that takes a system call and a turn of the
+/// connection for each.
+const PEER_FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Metadata of a call; grpc-go takes 16 MiB, hyper's own 16 KiB are too few for some tokens.
 const HEADER_BYTES_MAX: u32 = 1 << 20;
 /// Who sends half a header, or half of what tells its protocol, is let go.
@@ -71,7 +74,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (connections, end) = (TaskTracker::new(), CancellationToken::new());
-    let builder = builder(streams);
+    let builder = builder(guest, streams);
     loop {
         let accept = async {
             let place = crowd::place(guest).await;
@@ -96,7 +99,7 @@ where
     }
 }
 
-fn builder(streams: u32) -> Builder<TokioExecutor> {
+fn builder(guest: Guest, streams: u32) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
@@ -109,6 +112,9 @@ fn builder(streams: u32) -> Builder<TokioExecutor> {
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(Duration::from_secs(2 * 60 * 60))
         .keep_alive_timeout(Duration::from_secs(20));
+    if guest == Guest::Other {
+        builder.http2().max_frame_size(PEER_FRAME_BYTES_MAX);
+    }
     builder
 }
 

@@ -23,4 +23,7 @@ use std::time::Duration;
 /// since wait with their work on disk, and the log stays.
 pub const KEPT: Duration = Duration::from_secs(60);
 
+/// So many chunks wait between the disk and the connection, on either side: 512 KiB as a rule, 4 MiB at most.
+const CHUNKS_AHEAD: usize = 8;
+
 type Snapshot = SnapshotOf<TypeConfig, SnapshotData>;

@@ -1,7 +1,7 @@
 //! The receiving side.
 
 use super::lapsing::discard;
-use super::{Partial, Snapshot};
+use super::{CHUNKS_AHEAD, Partial, Snapshot};
 use crate::{PeerMetrics, codec, pb};
 use pb::snapshot_part::Part;
 use rusd_storage::StorageError;
@@ -9,6 +9,8 @@ use rusd_storage::engine::Engine;
 use rusd_storage::raft::types::Vote;
 use rusd_storage::snapshot::Receiver;
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
 /// What must stay free beside a received snapshot and a quarter of its size.
@@ -44,48 +46,88 @@ pub async fn receive(
         return Ok(None);
     }
     under_way.is_of(vote);
-    let mut receiver = taking.begin(weight, resumes).await?;
+    let filling = Filling::start(taking.begin(weight, resumes).await?);
+    let keep = async |filling: Filling| {
+        let receiver = filling.end().await?;
+        if pruned {
+            taking.partial.keep(receiver).await
+        } else {
+            discard(receiver)
+        }
+        Ok::<_, Status>(())
+    };
     let (mut chunks, mut bytes) = (0, 0);
     loop {
         let part = match under_way.next(&mut parts, taking.idle).await {
             Ok(Some(part)) => part.part,
             broken => {
-                if pruned {
-                    taking.partial.keep(receiver).await;
-                } else {
-                    discard(receiver);
-                }
+                keep(filling).await?;
                 return Err(broken.err().unwrap_or_else(|| Status::aborted("the snapshot ended early")));
             }
         };
         match part {
-            Some(Part::Chunk(chunk)) if crc32c::crc32c(&chunk.data) == chunk.crc32c => {
+            Some(Part::Chunk(chunk)) => {
                 (chunks, bytes) = (chunks + 1, bytes + chunk.data.len() as u64);
                 taking.metrics.received(chunk.data.len());
-                receiver = blocking(move || receiver.chunk(chunk.data).map(|()| receiver)).await?;
+                if !filling.take(chunk).await {
+                    break;
+                }
             }
             Some(Part::End(end)) if (end.chunks, end.bytes) == (chunks, bytes) => break,
             part => {
-                discard(receiver);
-                return Err(match part {
-                    Some(Part::Chunk(_)) => Status::data_loss("a snapshot chunk was damaged on its way"),
-                    None => Status::invalid_argument("an unknown snapshot part"),
-                    Some(_) => Status::invalid_argument("snapshot parts are missing or out of order"),
-                });
+                discard(filling.end().await?);
+                return Err(Status::invalid_argument(match part {
+                    None => "an unknown snapshot part",
+                    Some(_) => "snapshot parts are missing or out of order",
+                }));
             }
         }
     }
     // Its place may have been taken meanwhile: then openraft would drop it, and who took it can go on from here.
     if !accept(&vote) {
-        if pruned {
-            taking.partial.keep(receiver).await;
-        } else {
-            discard(receiver);
-        }
+        keep(filling).await?;
         return Ok(None);
     }
+    let receiver = filling.end().await?;
     let snapshot = blocking(move || receiver.finish()).await?;
     Ok(Some((vote, Snapshot { meta, snapshot })))
+}
+
+/// Takes chunks in on a thread of its own, which need not be woken for each.
+struct Filling {
+    chunks: mpsc::Sender<pb::SnapshotChunk>,
+    thread: JoinHandle<Result<Receiver, Status>>,
+}
+
+impl Filling {
+    fn start(mut receiver: Receiver) -> Self {
+        let (chunks, mut queue) = mpsc::channel::<pb::SnapshotChunk>(CHUNKS_AHEAD);
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(chunk) = queue.blocking_recv() {
+                if crc32c::crc32c(&chunk.data) != chunk.crc32c {
+                    return Err(Status::data_loss("a snapshot chunk was damaged on its way"));
+                }
+                receiver.chunk(chunk.data).map_err(failed)?;
+            }
+            Ok(receiver)
+        });
+        Self { chunks, thread }
+    }
+
+    /// False if an earlier one wasn't taken; the end tells why.
+    async fn take(&self, chunk: pb::SnapshotChunk) -> bool {
+        self.chunks.send(chunk).await.is_ok()
+    }
+
+    /// With all that was taken.
+    async fn end(self) -> Result<Receiver, Status> {
+        drop(self.chunks);
+        self.thread.await.unwrap_or_else(|_| Err(Status::internal("taking in a snapshot failed")))
+    }
+}
+
+fn failed(error: StorageError) -> Status {
+    Status::internal(error.to_string())
 }
 
 impl Taking<'_> {
@@ -138,7 +180,7 @@ fn has_room(free: u64, weight: u64, have: u64) -> Result<(), Status> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Status::internal(error.to_string())),
+        Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(Status::internal("taking in a snapshot failed")),
     }
 }

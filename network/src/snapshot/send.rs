@@ -1,9 +1,9 @@
 //! The sending side.
 
-use super::{KEPT, Lapsing, Snapshot};
+use super::{CHUNKS_AHEAD, KEPT, Lapsing, Snapshot};
 use crate::channel::{Client, Links};
 use crate::{PeerMetrics, codec, pb};
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, future, stream};
 use parking_lot::Mutex;
 use pb::snapshot_part::Part;
 use rusd_storage::raft::types::Vote;
@@ -13,19 +13,35 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 /// The receiver syncs and switches after the last part; it gets this many idle times for that.
 const INSTALL_IDLE_TIMES: u32 = 20;
+/// Progress of who has handed over all of it.
+const END: u64 = u64::MAX;
 
-struct Sending {
-    outgoing: Option<Outgoing>,
-    head: Option<pb::SnapshotHead>,
+/// Counts what is handed to the connection.
+struct Sent {
     chunks: u64,
     bytes: u64,
     progress: Arc<AtomicU64>,
     metrics: Arc<PeerMetrics>,
+}
+
+impl Sent {
+    fn count(&mut self, chunk: Option<pb::SnapshotChunk>) -> Part {
+        let Some(chunk) = chunk else {
+            self.progress.store(END, Relaxed);
+            return Part::End(pb::SnapshotEnd { chunks: self.chunks, bytes: self.bytes });
+        };
+        self.chunks += 1;
+        self.bytes += chunk.data.len() as u64;
+        self.progress.store(self.chunks, Relaxed);
+        self.metrics.sent(chunk.data.len());
+        Part::Chunk(chunk)
+    }
 }
 
 /// Sends all of it, or what the receiver lacks; returns the receiver's vote.
@@ -88,15 +104,8 @@ async fn ask(links: &Links, target: u64, mut client: Client, vote: &Vote) -> Res
 
 async fn send_parts(links: &Links, target: u64, mut client: Client, outgoing: Outgoing, head: pb::SnapshotHead) -> Result<Vote, Status> {
     let progress = Arc::new(AtomicU64::new(0));
-    let sending = Sending {
-        outgoing: Some(outgoing),
-        head: Some(head),
-        chunks: 0,
-        bytes: 0,
-        progress: progress.clone(),
-        metrics: links.metrics(target),
-    };
-    let call = client.install_snapshot(links.request(target, parts(sending)));
+    let sent = Sent { chunks: 0, bytes: 0, progress: progress.clone(), metrics: links.metrics(target) };
+    let call = client.install_snapshot(links.request(target, parts(outgoing, head, sent)));
     let response = tokio::select! {
         response = call => response?,
         () = stalled(progress, links.times.idle) => return Err(Status::deadline_exceeded("the transfer makes no progress")),
@@ -163,7 +172,6 @@ impl Attempt {
 
 /// Resolves once nothing has moved for `idle`.
 async fn stalled(progress: Arc<AtomicU64>, idle: Duration) {
-    const END: u64 = u64::MAX;
     let mut seen = 0;
     loop {
         tokio::time::sleep(if seen == END { idle * INSTALL_IDLE_TIMES } else { idle }).await;
@@ -175,39 +183,29 @@ async fn stalled(progress: Arc<AtomicU64>, idle: Duration) {
     }
 }
 
-fn parts(sending: Sending) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
-    stream::unfold(sending, |mut sending| async move {
-        if let Some(head) = sending.head.take() {
-            return Some((part(Part::Head(head)), sending));
+fn parts(outgoing: Outgoing, head: pb::SnapshotHead, sent: Sent) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
+    let (read, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    tokio::task::spawn_blocking(move || read_ahead(outgoing, &read));
+    let head = stream::once(future::ready(part(Part::Head(head))));
+    head.chain(stream::unfold((sent, chunks), |(mut sent, mut chunks)| async move {
+        // What could not be read is a stream without end: the receiver installs nothing.
+        let chunk = chunks.recv().await?;
+        Some((part(sent.count(chunk)), (sent, chunks)))
+    }))
+}
+
+/// Reads all of it, and `None` for its end, until nobody wants more.
+fn read_ahead(mut outgoing: Outgoing, read: &mpsc::Sender<Option<pb::SnapshotChunk>>) {
+    loop {
+        let chunk = match outgoing.next_chunk() {
+            Ok(chunk) => chunk.map(|data| pb::SnapshotChunk { crc32c: crc32c::crc32c(&data), data }),
+            Err(error) => return tracing::error!("can't read the snapshot: {error}"),
+        };
+        let is_end = chunk.is_none();
+        if read.blocking_send(chunk).is_err() || is_end {
+            return;
         }
-        let mut outgoing = sending.outgoing.take()?;
-        // Reading frames blocks.
-        let (outgoing, chunk) = tokio::task::spawn_blocking(move || {
-            let chunk = outgoing.next_chunk().map(|chunk| chunk.map(|data| pb::SnapshotChunk { crc32c: crc32c::crc32c(&data), data }));
-            (outgoing, chunk)
-        })
-        .await
-        .ok()?;
-        match chunk {
-            Ok(Some(chunk)) => {
-                sending.outgoing = Some(outgoing);
-                sending.chunks += 1;
-                sending.bytes += chunk.data.len() as u64;
-                sending.progress.store(sending.chunks, Relaxed);
-                sending.metrics.sent(chunk.data.len());
-                Some((part(Part::Chunk(chunk)), sending))
-            }
-            Ok(None) => {
-                sending.progress.store(u64::MAX, Relaxed);
-                Some((part(Part::End(pb::SnapshotEnd { chunks: sending.chunks, bytes: sending.bytes })), sending))
-            }
-            // The receiver sees a stream without end, and installs nothing.
-            Err(error) => {
-                tracing::error!("can't read the snapshot: {error}");
-                None
-            }
-        }
-    })
+    }
 }
 
 fn part(part: Part) -> pb::SnapshotPart {

@@ -318,7 +318,7 @@ impl Writer {
     /// Vote, floor and the entries after the snapshot are promises: they move into the new Db before the pointer does.
     fn switch(&mut self, incoming: Incoming, last: LogPosition) -> Result<(), StorageError> {
         self.sync()?;
-        let Ready { disk, states, number, slots, unsynced, live } = incoming.into_ready();
+        let Ready { disk, states, number, slots, unsynced, live } = incoming.into_ready()?;
         let frames: Vec<LogFrame> = self.shared.log.lock().frames.iter().filter(|frame| frame.last.index > last.index).cloned().collect();
         let mut kept = Vec::new();
         for frame in &frames {
