@@ -190,6 +190,24 @@ fn a_failed_sync_ends_service_and_acknowledges_nothing() {
     assert_eq!(engine.read_log(0, 1, usize::MAX).expect("readable"), [entry(1, 0, 100)]);
 }
 
+/// Syncs of a partial store run beside its filling. The kernel tells an error once; a later success must not hide it.
+#[test]
+fn a_failed_sync_of_a_partial_store_is_never_forgotten() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let broken = Arc::new(Broken::default());
+    let options = Options { faults: Some(broken.clone()), ..Options::default() };
+    let (engine, ..) = open(directory.path(), options).expect("a new store");
+    wait(|done| engine.append(vec![entry(1, 0, 100)], done)).expect("a healthy disk");
+    let mut incoming = engine.begin_install().expect("a partial store");
+    broken.0.store(true, Ordering::SeqCst);
+    let failed = (1..).find(|index| incoming.put_state(state_frame(*index, 60_000)).is_err());
+    assert!(failed.is_some_and(|index| index > 20), "some of it may wait: {failed:?}");
+    broken.0.store(false, Ordering::SeqCst);
+    incoming.put_state(state_frame(500, 10)).expect_err("it is spoiled");
+    incoming.finish().expect_err("it is spoiled");
+    wait(|done| engine.switch(incoming, position(1, 500), done)).expect_err("it is spoiled");
+}
+
 #[test]
 fn purge_never_passes_the_state() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -17,6 +17,7 @@ mod metrics;
 mod open;
 mod queue;
 mod state;
+mod write_back;
 mod writer;
 
 pub use metrics::EngineMetrics;

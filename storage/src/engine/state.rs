@@ -3,14 +3,14 @@
 use super::directory::{Directory, Live};
 use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
 use super::frame::{HEADER, Header, Kind};
+use super::write_back::WriteBack;
 use super::{FRAME_BYTES_MAX, FrameId, Options, StateFrame};
 use crate::error::StorageError;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 /// Where a state frame is.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub type States = HashMap<u64, Stored>;
 /// its syncs; they only keep the disk's work, and what others that share it wait for, small.
 pub struct Incoming {
     // First: its thread holds the Db.
-    write_back: Option<WriteBack>,
+    write_back: WriteBack,
     disk: Arc<Disk>,
     number: u64,
     slots: Slots,
@@ -55,9 +55,6 @@ pub struct Incoming {
     // Last: until then the directory is not anybody else's to remove.
     live: Live,
 }
-
-/// So many syncs may wait while one runs: the disk is no more than a few of `UNSYNCED_BYTES_MAX` behind.
-const WAITING_SYNCS_MAX: usize = 2;
 
 /// What a switch takes over.
 pub struct Ready {
@@ -92,57 +89,18 @@ impl Drop for Partial {
     }
 }
 
-/// Syncs a Db beside its filling, on a thread of its own.
-struct WriteBack {
-    asked: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<Result<(), StorageError>>>,
-}
-
-impl WriteBack {
-    fn start(disk: Arc<Disk>) -> Result<Self, StorageError> {
-        let (asked, asks) = mpsc::sync_channel(WAITING_SYNCS_MAX);
-        let sync = move || {
-            while asks.recv().is_ok() {
-                asks.try_iter().for_each(drop);
-                disk.sync_early()?;
-            }
-            Ok(())
-        };
-        let thread = std::thread::Builder::new().name("write-back".into()).spawn(sync);
-        let thread = thread.map_err(|error| StorageError::Closed(format!("no thread can be started: {error}")))?;
-        Ok(Self { asked: Some(asked), thread: Some(thread) })
-    }
-
-    /// Waits while the disk is behind; false once a sync has failed.
-    fn ask(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.send(()).is_ok())
-    }
-
-    fn end(&mut self) -> Result<(), StorageError> {
-        self.asked = None;
-        let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
-        ended.unwrap_or_else(|_| Err(StorageError::Closed("the write-back thread ended badly".into())))
-    }
-}
-
-impl Drop for WriteBack {
-    fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::debug!(%error, "write-back of a partial snapshot failed");
-        }
-    }
-}
-
 impl Incoming {
     pub(super) fn create(directory: &Directory, number: u64, options: &Options, next_id: Arc<AtomicU64>) -> Result<Self, StorageError> {
         let live = directory.live(number);
         let partial = Partial { path: directory.db(number), keep: false };
         let disk = Arc::new(Disk::open(&partial.path, options.cache_bytes, options.faults.clone())?);
-        Ok(Self { write_back: None, disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial, live })
+        let write_back = WriteBack::Idle;
+        Ok(Self { write_back, disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial, live })
     }
 
     /// Writes a frame, and has what was written synced whenever the byte cap is reached. Blocking.
     pub fn put_state(&mut self, frame: StateFrame) -> Result<FrameId, StorageError> {
+        self.write_back.check()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let parts = frame.body.len().div_ceil(FRAME_BYTES_MAX).max(1);
         let count = |number| u32::try_from(number).expect("a run has few parts");
@@ -154,7 +112,8 @@ impl Incoming {
             header.part = count(part);
             let bytes = (body.len() + HEADER).max(INSERTED_BYTES_MIN);
             if self.unsynced + bytes > UNSYNCED_BYTES_MAX {
-                self.write_back()?;
+                self.write_back.ask(&self.disk)?;
+                self.unsynced = 0;
             }
             self.unsynced += bytes;
             slots.push(self.disk.insert(RingName::State, &mut self.slots, &header, body)?);
@@ -163,30 +122,16 @@ impl Incoming {
         Ok(FrameId(id))
     }
 
-    fn write_back(&mut self) -> Result<(), StorageError> {
-        self.unsynced = 0;
-        let write_back = match &mut self.write_back {
-            Some(running) => running,
-            none => none.insert(WriteBack::start(Arc::clone(&self.disk))?),
-        };
-        if write_back.ask() { Ok(()) } else { self.settle() }
-    }
-
-    /// Waits for the syncs asked for; an error of one of them is told here.
-    fn settle(&mut self) -> Result<(), StorageError> {
-        self.write_back.take().map_or(Ok(()), |mut running| running.end())
-    }
-
     /// All frames durable.
     pub fn finish(&mut self) -> Result<(), StorageError> {
-        self.settle()?;
-        self.disk.sync()?;
+        self.write_back.settle()?;
+        self.disk.sync().inspect_err(|_| self.write_back = WriteBack::Failed)?;
         self.unsynced = 0;
         Ok(())
     }
 
     pub(super) fn into_ready(mut self) -> Result<Ready, StorageError> {
-        self.settle()?;
+        self.write_back.settle()?;
         self.partial.keep = true;
         let Self { disk, number, slots, states, unsynced, live, .. } = self;
         Ok(Ready { disk, states, number, slots, unsynced, live })

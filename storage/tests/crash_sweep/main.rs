@@ -241,10 +241,11 @@ fn a_member_keeps_what_it_acknowledged_at_every_cut() {
     });
     record::skip_syncs(false);
     println!(
-        "{} entries, {} compactions, {} installs, {} operations, {judged} images judged",
+        "{} entries, {} compactions, {} installs ({} resumed), {} operations, {judged} images judged",
         trace.told.len(),
         trace.compactions,
         trace.installs,
+        trace.resumed,
         trace.ops.len()
     );
     assert!(judged > 20, "only {judged} images were judged");

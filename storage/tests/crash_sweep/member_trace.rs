@@ -2,15 +2,16 @@
 //!
 //! What the state must be after each entry is noted while it is applied, so that an image can be judged by the last entry it has.
 
+use crate::common::moving::{chunks, feed, install, outgoing, switch};
 use crate::common::{Member, put};
 use crate::record::{self, Op};
 use crate::rng::Rng;
-use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use openraft::storage::RaftLogStorage;
 use rusd_storage::apply::State;
 use rusd_storage::command::proposal::Command as Kind;
 use rusd_storage::command::*;
 use rusd_storage::raft::types::log_id;
-use rusd_storage::snapshot::{Receiver, SnapshotData};
+use rusd_storage::snapshot::Receiver;
 use rusd_storage::{KeyValue, LogPosition};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +24,8 @@ pub struct Trace {
     pub told: BTreeMap<u64, Told>,
     pub compactions: u64,
     pub installs: u64,
+    /// Of these.
+    pub resumed: u64,
 }
 
 /// All that readers can tell apart.
@@ -84,6 +87,7 @@ struct Tracer {
     told: BTreeMap<u64, Told>,
     compactions: u64,
     installs: u64,
+    resumed: u64,
 }
 
 /// Runs and records.
@@ -91,7 +95,7 @@ pub async fn trace(directory: &Path, seed: u64, entries: u64) -> Trace {
     let source = tempfile::tempdir().expect("a directory");
     record::start(directory);
     let member = Member::open_with(directory, 20_000);
-    let mut tracer = Tracer { member, rng: Rng::new(seed), told: BTreeMap::new(), compactions: 0, installs: 0 };
+    let mut tracer = Tracer { member, rng: Rng::new(seed), told: BTreeMap::new(), compactions: 0, installs: 0, resumed: 0 };
     while tracer.member.next < entries {
         tracer.work().await;
         if tracer.rng.below(entries / 3) == 0 {
@@ -103,10 +107,10 @@ pub async fn trace(directory: &Path, seed: u64, entries: u64) -> Trace {
         }
     }
     tracer.synced().await;
-    let Tracer { member, told, compactions, installs, .. } = tracer;
+    let Tracer { member, told, compactions, installs, resumed, .. } = tracer;
     member.opened.engine.close().expect("a healthy disk");
     drop(member);
-    Trace { ops: record::stop(), told, compactions, installs }
+    Trace { ops: record::stop(), told, compactions, installs, resumed }
 }
 
 /// A key; few of them, so that they are written over and over.
@@ -199,34 +203,39 @@ impl Tracer {
         }
     }
 
-    /// What another member has made of this state and of some entries more comes back as a snapshot.
+    /// What another member has made of this state and of some entries more comes back as a snapshot. The connection breaks somewhere, and
+    /// a newer snapshot goes on from there if it can.
     async fn install(&mut self, place: &Path) {
         let directory = place.join(self.installs.to_string());
         let mut other = Member::open_with(&directory, 20_000);
-        moves(&mut self.member, &mut other).await;
+        let (meta, mut whole) = outgoing(&mut self.member).await;
+        install(&mut other, &meta, chunks(&mut whole)).await;
+        self.ahead(&mut other).await;
+        let (_, mut first) = outgoing(&mut other).await;
+        let first = chunks(&mut first);
+        let mut receiver = Receiver::begin(self.member.opened.engine.clone()).expect("a partial store");
+        feed(&mut receiver, &first[..self.rng.below(first.len() as u64) as usize]);
+        let left = receiver.interrupted();
+        self.ahead(&mut other).await;
+        let (meta, mut second) = outgoing(&mut other).await;
+        let left = left.filter(|left| second.resume(&left.progress()));
+        self.resumed += u64::from(left.is_some());
+        let mut receiver = left.unwrap_or_else(|| Receiver::begin(self.member.opened.engine.clone()).expect("a partial store"));
+        feed(&mut receiver, &chunks(&mut second));
+        switch(&mut self.member, &meta, receiver).await;
+        self.installs += 1;
+        record::mark(self.member.next - 1);
+    }
+
+    /// Some entries that this member hasn't seen.
+    async fn ahead(&mut self, other: &mut Member) {
         for _ in 0..1 + self.rng.below(20) {
             let key = key(&mut self.rng);
             let index = other.next;
             let _ = other.apply(Kind::Put(put(&key, "from the other", 0))).await;
             self.told.insert(index, Told::of(&other.opened.state).expect("readable"));
         }
-        moves(&mut other, &mut self.member).await;
-        self.installs += 1;
-        record::mark(self.member.next - 1);
     }
-}
-
-/// The state of one becomes that of the other.
-async fn moves(from: &mut Member, to: &mut Member) {
-    let snapshot = from.opened.state_machine.get_current_snapshot().await.expect("no error").expect("something was applied");
-    let SnapshotData::Outgoing(mut outgoing) = snapshot.snapshot else { panic!("something to send") };
-    let mut receiver = Receiver::begin(to.opened.engine.clone()).expect("a partial store");
-    while let Some(chunk) = outgoing.next_chunk().expect("history is there") {
-        receiver.chunk(chunk).expect("a good chunk");
-    }
-    let data = receiver.finish().expect("all of it");
-    to.opened.state_machine.install_snapshot(&snapshot.meta, data).await.expect("a switch");
-    to.next = to.opened.state.applied().expect("applied").index + 1;
 }
 
 /// Opens an image, applies what its log has beyond its state, and compares; then goes on compacting, restarts and compares again.
