@@ -108,6 +108,7 @@ impl Filling {
                     return Err(Status::data_loss("a snapshot chunk was damaged on its way"));
                 }
                 receiver.chunk(chunk.data).map_err(failed)?;
+                super::make_way();
             }
             Ok(receiver)
         });

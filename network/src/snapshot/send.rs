@@ -202,6 +202,7 @@ fn read_ahead(mut outgoing: Outgoing, read: &mpsc::Sender<Option<pb::SnapshotChu
             Err(error) => return tracing::error!("can't read the snapshot: {error}"),
         };
         let is_end = chunk.is_none();
+        super::make_way();
         if read.blocking_send(chunk).is_err() || is_end {
             return;
         }

@@ -5,8 +5,8 @@ use crate::error::StorageError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-/// So many syncs may wait while one runs: the disk is no more than a few of `UNSYNCED_BYTES_MAX` behind.
-const WAITING_SYNCS_MAX: usize = 2;
+/// So many syncs may wait while one runs: the disk is no more than three of `UNSYNCED_BYTES_MAX` behind.
+const WAITING_SYNCS_MAX: usize = 1;
 
 /// See the module. The kernel tells of a failed sync once: after it nothing here succeeds again.
 pub enum WriteBack {
