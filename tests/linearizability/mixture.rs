@@ -92,7 +92,8 @@ fn a_long_mixture() {
     sum.assert_clean();
 }
 
-/// What a seed says about the cluster itself. Of four, three have members that come and go; most of these live on snapshots.
+/// What a seed says about the cluster itself. Of four, three have members that come and go; most of these live on snapshots. Of seven, one
+/// keeps the check that refuses most changes then.
 fn run_drawn(seed: u64, time: Duration) -> Report {
     let changes = !seed.is_multiple_of(4);
     let mut random = StdRng::seed_from_u64(seed);
@@ -107,7 +108,10 @@ fn run_drawn(seed: u64, time: Duration) -> Report {
         spec = spec.shim();
     }
     if changes {
-        spec = spec.spare(random.random_range(1..4)).flags(&UNCHECKED);
+        spec = spec.spare(random.random_range(1..4));
+        if !seed.is_multiple_of(7) {
+            spec = spec.flags(&UNCHECKED);
+        }
     }
     let value_bytes_max = if random.random_bool(0.3) { 30_000 } else { 0 };
     let load = Load { clients: random.random_range(4..16), value_bytes_max, tenants: random.random_range(0..6) };
