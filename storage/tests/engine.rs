@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rusd_storage::engine::{Engine, Faults, FrameId, LogEntry, Options, Recovered, Span, StateFrame};
+use rusd_storage::engine::{Engine, Faults, FrameId, LogEntry, Options, Recovered, Shown, Span, StateFrame};
 use rusd_storage::{LogPosition, StorageError};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use tempfile::TempDir;
 
 fn position(term: u64, index: u64) -> LogPosition {
     LogPosition { term, index }
@@ -20,8 +21,11 @@ fn entry(term: u64, index: u64, len: usize) -> LogEntry {
 
 fn open(path: &Path, options: Options) -> Result<(Engine, Recovered, BTreeMap<u64, Bytes>), StorageError> {
     let mut frames = BTreeMap::new();
-    let (engine, recovered) = Engine::open(path, options, &mut |id: FrameId, frame: StateFrame| {
-        frames.insert(id.0, frame.body);
+    let (engine, recovered) = Engine::open(path, options, &mut |shown| {
+        match shown {
+            Shown::Frame(id, frame) => drop(frames.insert(id.0, frame.body)),
+            Shown::Anew => frames.clear(),
+        }
         Ok(())
     })?;
     Ok((engine, recovered, frames))
@@ -206,6 +210,63 @@ fn a_failed_sync_of_a_partial_store_is_never_forgotten() {
     incoming.put_state(state_frame(500, 10)).expect_err("it is spoiled");
     incoming.finish().expect_err("it is spoiled");
     wait(|done| engine.switch(incoming, position(1, 500), done)).expect_err("it is spoiled");
+}
+
+/// Keeps what the file holds whenever it is about to be synced.
+#[derive(Debug)]
+struct Copies {
+    from: PathBuf,
+    taken: Mutex<Vec<TempDir>>,
+}
+
+impl Faults for Copies {
+    fn before_sync(&self) -> std::io::Result<()> {
+        let copy = tempfile::tempdir()?;
+        let done = std::process::Command::new("cp").arg("-r").arg(self.from.join(".")).arg(copy.path()).status()?;
+        assert!(done.success());
+        self.taken.lock().expect("no panic while held").push(copy);
+        Ok(())
+    }
+}
+
+/// So many frames are replaced at once that a sync comes between the new one and the markers of the last old ones. Who opens what is there
+/// then has been shown old frames before it knows better.
+#[test]
+fn frames_that_a_newer_one_replaces_do_not_count() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
+    wait(|done| engine.append((0..301).map(|index| entry(1, index, 10)).collect(), done)).expect("appended");
+    let old: Vec<FrameId> = (0..300).map(|index| engine.put_state(state_frame(index, 200))).collect();
+    wait(|done| engine.sync(done)).expect("synced");
+    drop(engine);
+    let copies = Arc::new(Copies { from: directory.path().into(), taken: Mutex::default() });
+    let (engine, ..) = open(directory.path(), Options { faults: Some(copies.clone()), ..Options::default() }).expect("a whole store");
+    copies.taken.lock().expect("no panic while held").clear();
+    let new = engine.replace_state(Some(state_frame(300, 80_000)), old.clone()).expect("a new frame");
+    wait(|done| engine.sync(done)).expect("synced");
+    let taken = std::mem::take(&mut *copies.taken.lock().expect("no panic while held"));
+    drop(engine);
+    let mut anew = 0;
+    for copy in &taken {
+        let mut frames = Vec::new();
+        let (engine, _) = Engine::open(copy.path(), Options::default(), &mut |shown| {
+            match shown {
+                Shown::Frame(id, _) => frames.push(id),
+                Shown::Anew => {
+                    anew += 1;
+                    frames.clear();
+                }
+            }
+            Ok(())
+        })
+        .expect("a whole store");
+        frames.sort_by_key(|id| id.0);
+        assert!(frames == old || frames == [new], "{} frames", frames.len());
+        drop(engine);
+        let (_, _, again) = open(copy.path(), Options::default()).expect("a whole store");
+        assert_eq!(again.len(), frames.len());
+    }
+    assert!(anew > 0, "{} copies, none with both", taken.len());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The engine on damaged files, a full disk, and with readers that race the writer: what is served is what was stored, or there is an error.
 
 use bytes::Bytes;
-use rusd_storage::engine::{Completion, Engine, Faults, LogEntry, Options, Span, StateFrame};
+use rusd_storage::engine::{Completion, Engine, Faults, LogEntry, Options, Shown, Span, StateFrame};
 use rusd_storage::{LogPosition, StorageError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,8 +30,11 @@ fn wait(start: impl FnOnce(Completion)) -> Result<(), StorageError> {
 
 fn open(path: &Path, options: Options) -> Result<(Engine, Option<Bytes>, Vec<StateFrame>), StorageError> {
     let mut frames = Vec::new();
-    let (engine, recovered) = Engine::open(path, options, &mut |_, frame| {
-        frames.push(frame);
+    let (engine, recovered) = Engine::open(path, options, &mut |shown| {
+        match shown {
+            Shown::Frame(_, frame) => frames.push(frame),
+            Shown::Anew => frames.clear(),
+        }
         Ok(())
     })?;
     frames.sort_by_key(|frame| frame.span.first.index);

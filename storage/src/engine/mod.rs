@@ -61,6 +61,15 @@ pub struct Options {
     pub faults: Option<Arc<dyn Faults>>,
 }
 
+/// What an opening store has.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// A state frame.
+    Frame(FrameId, StateFrame),
+    /// What was shown so far is to be forgotten: all that counts follows.
+    Anew,
+}
+
 /// Makes syncs fail or slow, in tests.
 pub trait Faults: Send + Sync + std::fmt::Debug {
     /// Called before each flush; an error is a failed fdatasync.
@@ -215,12 +224,12 @@ impl Engine {
         }
     }
 
-    /// Locks the member directory, repairs what a crash may leave, opens the current Db, verifies every frame and shows each complete state
-    /// frame to `visit` (in no particular order; frames voided by a replacing one are not shown).
+    /// Locks the member directory, opens the current Db, verifies every frame, shows each complete state frame to `visit` (in no particular
+    /// order), and repairs what a crash may leave. If a frame turns out to be voided by a replacing one, all is shown anew without it.
     pub fn open(
         directory: &Path,
         options: Options,
-        visit: &mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>,
+        visit: &mut dyn FnMut(Shown) -> Result<(), StorageError>,
     ) -> Result<(Self, Recovered), StorageError> {
         open::open(directory, options, visit)
     }

@@ -13,19 +13,19 @@ use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX}
 use super::frame::{HEADER, Header};
 use super::log::{LogFrame, LogView};
 use super::queue::Queue;
-use super::state::{States, Stored};
+use super::state::Stored;
 use super::writer::{Writer, decode_position};
-use super::{Engine, FrameId, Inner, Options, Recovered, Shared, StateFrame};
+use super::{Engine, FrameId, Inner, Options, Recovered, Shared, Shown, StateFrame};
 use crate::error::StorageError;
 use crate::types::LogPosition;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-type Visit<'a> = &'a mut dyn FnMut(FrameId, StateFrame) -> Result<(), StorageError>;
+type Visit<'a> = &'a mut dyn FnMut(Shown) -> Result<(), StorageError>;
 
 /// A frame or run as its slots say.
 struct Run {
@@ -69,15 +69,20 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
         Some(bytes) => Some(decode_position(&bytes).ok_or_else(|| damaged(&disk, "floor key", "it has another length"))?),
     };
     let vote = disk.get_meta("vote")?.map(Bytes::from);
-    let mut log = load(&disk, RingName::Log, floor)?;
-    let mut state = load(&disk, RingName::State, None)?;
+    let mut log = load(&disk, RingName::Log, floor, &mut |_, _| Ok(()))?;
+    let mut runs = Runs { visit: &mut *visit, parts: HashMap::new() };
+    let mut state = load(&disk, RingName::State, None, &mut |header, body| runs.part(header, body))?;
     disk.check_watermark()?;
-    repair(&disk, &mut log, &mut state)?;
+    let voided = repair(&disk, &mut log, &mut state)?;
     let recovered_log = recover_log(&disk, &mut log, floor)?;
     let next_id = log.max_id.max(state.max_id) + 1;
     let frame_bytes = log.runs.values().chain(state.runs.values()).map(Run::bytes).sum();
     let state_upto = state.runs.values().map(|run| run.header.span.last).max();
-    let states = show(&disk, &state, visit)?;
+    if voided {
+        visit(Shown::Anew)?;
+        show(&disk, &state, visit)?;
+    }
+    let states = state.runs.iter().map(|(id, run)| (*id, Stored::Slots { slots: run.slots(), bytes: run.bytes() })).collect();
     let view = LogView::recovered(floor, recovered_log.last, recovered_log.frames);
     let recovered = Recovered { vote: vote.clone(), purged: floor, last: view.last, committed: recovered_log.committed };
     let disk = Arc::new(disk);
@@ -121,7 +126,35 @@ fn damaged(disk: &Disk, what: &str, detail: impl Into<String>) -> StorageError {
     StorageError::Damaged { path: disk.file_path(), what: what.into(), detail: detail.into() }
 }
 
-fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring, StorageError> {
+/// Puts the bodies of runs together while a ring is read, and shows what is whole: to read a large state twice takes as long again.
+struct Runs<'a> {
+    visit: Visit<'a>,
+    /// Of runs that aren't whole yet.
+    parts: HashMap<u64, Vec<(u32, Bytes)>>,
+}
+
+impl Runs<'_> {
+    fn part(&mut self, header: &Header, part: &[u8]) -> Result<(), StorageError> {
+        let body = if header.parts == 1 {
+            Bytes::copy_from_slice(part)
+        } else {
+            let parts = self.parts.entry(header.id).or_default();
+            parts.push((header.part, Bytes::copy_from_slice(part)));
+            if parts.len() < header.parts as usize {
+                return Ok(());
+            }
+            let mut parts = self.parts.remove(&header.id).unwrap_or_default();
+            parts.sort_unstable_by_key(|(part, _)| *part);
+            parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().concat().into()
+        };
+        (self.visit)(Shown::Frame(FrameId(header.id), StateFrame { span: header.span, body }))
+    }
+}
+
+type See<'a> = &'a mut dyn FnMut(&Header, &[u8]) -> Result<(), StorageError>;
+
+/// Verifies a ring's frames; `see` gets those that count.
+fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>, see: See<'_>) -> Result<Ring, StorageError> {
     let mut ring = Ring { runs: BTreeMap::new(), slots: Slots::default(), max_id: 0 };
     disk.scan(name, |slot, frame| {
         let purged = |header: &Header| name == RingName::Log && floor.is_some_and(|floor| header.span.last.index <= floor.index);
@@ -135,6 +168,7 @@ fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring,
                     return Err(disk.damaged(name, slot, format!("its run {} contradicts itself", header.id)));
                 }
                 run.parts.push(part);
+                see(&header, body)?;
             }
             _ => ring.slots.found(slot, true),
         }
@@ -143,14 +177,16 @@ fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>) -> Result<Ring,
     Ok(ring)
 }
 
-/// Frees what a crash left half-done, durably, before anything new is inserted.
-fn repair(disk: &Disk, log: &mut Ring, state: &mut Ring) -> Result<(), StorageError> {
+/// Frees what a crash left half-done, durably, before anything new is inserted. True if a whole state frame was among it.
+fn repair(disk: &Disk, log: &mut Ring, state: &mut Ring) -> Result<bool, StorageError> {
     let mut repair = Repair { disk, marked: 0 };
     repair.wipe_incomplete(RingName::Log, log)?;
     repair.wipe_incomplete(RingName::State, state)?;
     let void: HashSet<u64> = state.runs.values().flat_map(|run| run.header.replaced.iter().copied()).collect();
+    let voided = void.iter().any(|id| state.runs.contains_key(id));
     void.into_iter().try_for_each(|id| repair.wipe(RingName::State, state, id))?;
-    disk.sync()
+    disk.sync()?;
+    Ok(voided)
 }
 
 struct Repair<'a> {
@@ -216,18 +252,15 @@ fn recover_log(disk: &Disk, log: &mut Ring, floor: Option<LogPosition>) -> Resul
     Ok(RecoveredLog { frames, last, committed: committed.max(floor) })
 }
 
-fn show(disk: &Disk, state: &Ring, visit: Visit<'_>) -> Result<States, StorageError> {
+fn show(disk: &Disk, state: &Ring, visit: Visit<'_>) -> Result<(), StorageError> {
     let mut in_slot_order: Vec<(u32, u64)> = state.runs.iter().map(|(id, run)| (run.parts[0].1, *id)).collect();
     in_slot_order.sort_unstable();
-    let mut states = States::new();
     for (slot, id) in in_slot_order {
         let run = &state.runs[&id];
-        let slots = run.slots();
         let body = disk
-            .read_run(RingName::State, id, &slots)?
+            .read_run(RingName::State, id, &run.slots())?
             .ok_or_else(|| disk.damaged(RingName::State, slot, "it changed while being read".into()))?;
-        visit(FrameId(id), StateFrame { span: run.header.span, body })?;
-        states.insert(id, Stored::Slots { slots, bytes: run.bytes() });
+        visit(Shown::Frame(FrameId(id), StateFrame { span: run.header.span, body }))?;
     }
-    Ok(states)
+    Ok(())
 }

@@ -14,7 +14,7 @@ pub use state_machine::StateMachine;
 
 use crate::apply::{Recovering, State};
 use crate::command::ApplyResult;
-use crate::engine::{self, Completion, Engine};
+use crate::engine::{self, Completion, Engine, Shown};
 use crate::error::StorageError;
 use crate::statelog::{Recovery, StateLog};
 use crate::types::LogPosition;
@@ -70,8 +70,13 @@ pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Re
     let mut recovery = Recovery::new();
     let mut rooms = Recovering::new(options.memory_bytes)?;
     let engine_options = engine::Options { memory_bytes: options.memory_bytes, ..options.engine };
-    let (engine, recovered) =
-        Engine::open(directory, engine_options, &mut |id, frame| recovery.frame(id, frame, &mut |record| rooms.record(record)))?;
+    let (engine, recovered) = Engine::open(directory, engine_options, &mut |shown| match shown {
+        Shown::Frame(id, frame) => recovery.frame(id, frame, &mut |record| rooms.record(record)),
+        Shown::Anew => {
+            (recovery, rooms) = (Recovery::new(), Recovering::new(options.memory_bytes)?);
+            Ok(())
+        }
+    })?;
     let (applied, deltas, frames) = recovery.finish()?;
     check_order(directory, applied, &recovered)?;
     let log = StateLog::new(engine.clone(), frames, applied);

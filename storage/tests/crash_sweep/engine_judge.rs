@@ -4,8 +4,9 @@ use crate::engine_model::{Log, States, Step, entry, frame, states_after, states_
 use crate::engine_trace::{ACKNOWLEDGED, Trace, options};
 use crate::record::Op;
 use rusd_storage::LogPosition;
-use rusd_storage::engine::{Completion, Engine, StateFrame};
+use rusd_storage::engine::{Completion, Engine, Shown, StateFrame};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 /// How far the trace was when the power went.
@@ -42,10 +43,19 @@ struct Found {
     committed: Option<LogPosition>,
 }
 
+/// Images that held frames beside those that replace them.
+pub static SHOWN_ANEW: AtomicU64 = AtomicU64::new(0);
+
 fn open(directory: &Path) -> Result<(Engine, Found), String> {
     let mut frames: Vec<StateFrame> = Vec::new();
-    let opened = Engine::open(directory, options(), &mut |_, frame| {
-        frames.push(frame);
+    let opened = Engine::open(directory, options(), &mut |shown| {
+        match shown {
+            Shown::Frame(_, frame) => frames.push(frame),
+            Shown::Anew => {
+                SHOWN_ANEW.fetch_add(1, Ordering::Relaxed);
+                frames.clear();
+            }
+        }
         Ok(())
     });
     let (engine, recovered) = opened.map_err(|error| format!("it does not open: {error}"))?;

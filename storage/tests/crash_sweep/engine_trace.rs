@@ -5,7 +5,7 @@ use crate::engine_model::{Log, States, Step, entry, frame, installed, states_aft
 use crate::record::{self, Op};
 use crate::rng::Rng;
 use rusd_storage::LogPosition;
-use rusd_storage::engine::{Completion, Engine, FrameId, Options, Span};
+use rusd_storage::engine::{Completion, Engine, FrameId, Options, Shown, Span};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -54,7 +54,7 @@ pub fn options() -> Options {
 pub fn trace(directory: &Path, seed: u64, shape: Shape) -> Trace {
     let steps = shape.steps;
     record::start(directory);
-    let (engine, _) = Engine::open(directory, options(), &mut |_, _| Ok(())).expect("a new store");
+    let (engine, _) = Engine::open(directory, options(), &mut |_| Ok(())).expect("a new store");
     let (log, states, ids) = (Log::default(), States::new(), BTreeMap::new());
     let known = BTreeMap::new();
     let mut tracer = Tracer {
@@ -238,8 +238,11 @@ impl Tracer {
         let mut ids = BTreeMap::new();
         // It must be gone first: it holds the lock.
         self.engine = None;
-        let opened = Engine::open(directory, options(), &mut |id, frame| {
-            ids.insert(frame.span.first.index, id);
+        let opened = Engine::open(directory, options(), &mut |shown| {
+            match shown {
+                Shown::Frame(id, frame) => drop(ids.insert(frame.span.first.index, id)),
+                Shown::Anew => ids.clear(),
+            }
             Ok(())
         });
         self.engine = Some(opened.expect("a whole store").0);

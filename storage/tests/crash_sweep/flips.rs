@@ -3,7 +3,7 @@
 use crate::rng::Rng;
 use bytes::Bytes;
 use rusd_storage::LogPosition;
-use rusd_storage::engine::{Completion, Engine, FrameId, LogEntry, Options, Span, StateFrame};
+use rusd_storage::engine::{Completion, Engine, FrameId, LogEntry, Options, Shown, Span, StateFrame};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -44,8 +44,11 @@ pub struct Held {
 fn held(directory: &Path) -> Result<Held, String> {
     let mut frames = Vec::new();
     let options = Options { cache_bytes: 1 << 20, ..Options::default() };
-    let opened = Engine::open(directory, options, &mut |_, frame| {
-        frames.push((frame.span.first.index, frame.span.last.index, frame.body));
+    let opened = Engine::open(directory, options, &mut |shown| {
+        match shown {
+            Shown::Frame(_, frame) => frames.push((frame.span.first.index, frame.span.last.index, frame.body)),
+            Shown::Anew => frames.clear(),
+        }
         Ok(())
     });
     let (engine, recovered) = opened.map_err(|error| error.to_string())?;
@@ -57,7 +60,7 @@ fn held(directory: &Path) -> Result<Held, String> {
 /// Everything a store can hold, in little room: entries that were cut off and purged, a vote, frames of which some took the place of
 /// others, and, if it may be larger, runs.
 pub fn store(directory: &Path, runs: bool) -> Held {
-    let (engine, _) = Engine::open(directory, Options::default(), &mut |_, _| Ok(())).expect("a new store");
+    let (engine, _) = Engine::open(directory, Options::default(), &mut |_| Ok(())).expect("a new store");
     let len = if runs { 70_000 } else { 200 };
     for first in [0, 4, 8] {
         wait(|done| engine.append((first..first + 4).map(entry).collect(), done));

@@ -3,8 +3,8 @@
 //! Every body follows from its position (entries) or its span (state frames), so that a store can be judged without a model.
 
 use bytes::Bytes;
-use rusd_storage::engine::{Completion, Engine, Faults, FrameId, LogEntry, Options, Span, StateFrame};
-use rusd_storage::{LogPosition, StorageError};
+use rusd_storage::LogPosition;
+use rusd_storage::engine::{Completion, Engine, Faults, FrameId, LogEntry, Options, Shown, Span, StateFrame};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::Path;
@@ -99,8 +99,11 @@ pub fn work(directory: &Path, seed: u64, die_at: &str) {
     // A small tail, so that frames are read too.
     let options = Options { tail_bytes_max: 50_000, faults: Some(Arc::new(DieAt(die_at.into()))), ..Options::default() };
     let mut states = Vec::new();
-    let (engine, recovered) = Engine::open(directory, options, &mut |id, frame| {
-        states.push((id, frame.span));
+    let (engine, recovered) = Engine::open(directory, options, &mut |shown| {
+        match shown {
+            Shown::Frame(id, frame) => states.push((id, frame.span)),
+            Shown::Anew => states.clear(),
+        }
         Ok(())
     })
     .expect("the store opens");
@@ -254,8 +257,11 @@ pub struct Survivors {
 /// Opens the store, checks that it is whole, closes it.
 pub fn survivors(directory: &Path) -> Survivors {
     let mut states: Vec<StateFrame> = Vec::new();
-    let opened = Engine::open(directory, Options::default(), &mut |_, frame| -> Result<(), StorageError> {
-        states.push(frame);
+    let opened = Engine::open(directory, Options::default(), &mut |shown| {
+        match shown {
+            Shown::Frame(_, frame) => states.push(frame),
+            Shown::Anew => states.clear(),
+        }
         Ok(())
     });
     let (engine, recovered) = opened.unwrap_or_else(|error| panic!("the store must open: {error}"));
