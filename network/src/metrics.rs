@@ -46,11 +46,14 @@ pub struct Snapshots {
     pub failures: Counter,
     /// Those that were, and how long it took.
     pub transfers: Histogram,
+    /// Transfers that went on where one before had broken.
+    pub resumed: Counter,
 }
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self { in_flight: Inflight::default(), failures: Counter::default(), transfers: Histogram::seconds(0.1, 10) }
+        let (in_flight, failures, resumed) = (Inflight::default(), Counter::default(), Counter::default());
+        Self { in_flight, failures, transfers: Histogram::seconds(0.1, 10), resumed }
     }
 }
 

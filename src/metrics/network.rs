@@ -100,4 +100,10 @@ fn snapshots(page: &mut Page, peers: &[Peer]) {
         let mut took = page.histograms(&family("total_duration_seconds"), &help);
         used.iter().for_each(|(remote, snapshots)| took.add_used(&[(label, remote)], &snapshots.transfers));
     }
+    // etcd begins anew, and has no such figure.
+    let help = "Total number of snapshot receives that went on where one before had broken";
+    let mut resumed = page.counters("rusd_network_snapshot_receive_resumed_total", help);
+    for (remote, metrics) in peers.iter().filter(|(_, metrics)| metrics.received_snapshots.resumed.get() > 0) {
+        resumed.add(&[("From", remote)], metrics.received_snapshots.resumed.get());
+    }
 }

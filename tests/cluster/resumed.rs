@@ -4,7 +4,8 @@ use crate::bridge::Bridge;
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
 use crate::harness::{eventually, ports};
-use crate::operator::{QUICK, add, insist, newcomer, start_joining, wait_equal, wait_votes};
+use crate::metrics::value as value_of;
+use crate::operator::{QUICK, add, id_of, insist, newcomer, start_joining, wait_equal, wait_votes};
 use crate::writer::Writer;
 use rusd::pb::etcdserverpb as pb;
 
@@ -94,6 +95,9 @@ async fn a_joiner_whose_connection_breaks_goes_on() {
     let (cuts, bytes, times) = (bridge.cuts(), bridge.bytes(), resumed(&cluster, member));
     println!("{cuts} cuts, {times} times gone on with, {bytes} bytes for a state of {STATE_BYTES}");
     assert!(cuts >= 4 && times >= 4, "{cuts} cuts, {times} times gone on with");
+    let leader = id_of(&cluster, 0, 0).await;
+    let counted = value_of(&cluster, member, &format!("rusd_network_snapshot_receive_resumed_total{{From=\"{leader:x}\"}}")).await;
+    assert_eq!(counted, Some(times as f64));
     assert_eq!(installed(&cluster, member), 1, "log that was needed next is gone");
     assert!(bytes < STATE_BYTES + STATE_BYTES / 2, "{bytes} bytes for a state of {STATE_BYTES}");
     bridge.heal();

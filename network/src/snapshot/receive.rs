@@ -156,6 +156,7 @@ impl Taking<'_> {
             return Err(status);
         }
         if resumes.is_some() {
+            self.metrics.received_snapshots.resumed.inc();
             tracing::info!(revision = receiver.progress().revision, spared_bytes = receiver.bytes(), "snapshot transfer resumed");
         }
         Ok(receiver)
