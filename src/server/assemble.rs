@@ -27,7 +27,6 @@ use crate::watch::history::StateHistory;
 use crate::with_limits;
 use rand::Rng;
 use rusd_storage::command::ApplyResult;
-use rusd_storage::engine::Engine;
 use rusd_storage::raft::{self, ResultSink};
 use rusd_storage::types::LogPosition;
 use std::sync::{Arc, OnceLock};
@@ -98,6 +97,7 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<Port>, sto
     let options = raft::Options {
         memory_bytes: config.memory_budget_bytes,
         slow_apply: Some(config.warning_apply_duration),
+        defragment_from_bytes: Some(config.defrag_threshold_megabytes.saturating_mul(1 << 20)).filter(|bytes| *bytes > 0),
         ..raft::Options::default()
     };
     let (directory, results) = (member_dir(&config), sink.clone());
@@ -105,7 +105,6 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<Port>, sto
         .await
         .map_err(|error| BootError::Threads(std::io::Error::other(error)))??;
     let (engine, state, committed) = (opened.engine.clone(), opened.state.clone(), opened.committed);
-    skip_defragmentation(&config, &engine);
     if config.force_new_cluster {
         alone::force(&config, stored, &mut opened).await?;
     }
@@ -153,20 +152,6 @@ pub async fn assemble(config: Arc<Config>, stored: &Stored, peer: Vec<Port>, sto
         });
     }
     Ok(Member { server, committed, hub, clock, leases })
-}
-
-/// Who asks for a defragmentation at the start is told that there is nothing to gain: no space is in use that could be freed.
-fn skip_defragmentation(config: &Config, engine: &Engine) {
-    let threshold = config.defrag_threshold_megabytes.saturating_mul(1 << 20);
-    if threshold > 0 {
-        let bytes = engine.usage().frame_bytes;
-        tracing::info!(
-            current_db_size_bytes = bytes,
-            current_db_size_in_use_bytes = bytes,
-            bootstrap_defrag_threshold_bytes = threshold,
-            "Skipping defragmentation"
-        );
-    }
 }
 
 /// What a leader does for all, each a task that watches whether this member leads.

@@ -1,6 +1,7 @@
 //! openraft's storage traits over the engine and the state. One of the three places that name openraft.
 
 mod alone;
+mod defragment;
 pub mod log_store;
 mod responder;
 mod sole;
@@ -44,6 +45,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// What takes longer to be applied is counted and logged.
     pub slow_apply: Option<Duration>,
+    /// Rewrites the store first, if that gives back so many bytes of disk.
+    pub defragment_from_bytes: Option<u64>,
 }
 
 /// The opened store and openraft's two faces of it.
@@ -67,6 +70,9 @@ pub struct Opened {
 /// # Errors
 /// The directory is locked, damaged, of an unknown format, or the disk fails.
 pub fn open(directory: &Path, options: Options, sink: Arc<dyn ResultSink>) -> Result<Opened, StorageError> {
+    if let Some(threshold) = options.defragment_from_bytes {
+        defragment::defragment(directory, options.engine.clone(), threshold)?;
+    }
     let mut recovery = Recovery::new();
     let mut rooms = Recovering::new(options.memory_bytes)?;
     let engine_options = engine::Options { memory_bytes: options.memory_bytes, ..options.engine };
