@@ -29,8 +29,8 @@ pub fn defragment(directory: &Path, options: Options, threshold_bytes: u64) -> R
     let applied = frames.iter().map(|(_, span)| span.last).max();
     check_order(directory, applied, &recovered)?;
     let before = engine.usage();
-    if let Some(last) = applied
-        && is_worth_it(&engine, before, threshold_bytes)
+    if is_worth_it(&engine, before, threshold_bytes)
+        && let Some(last) = applied
     {
         tracing::info!(current_db_size_bytes = before.file_bytes, current_db_size_in_use_bytes = before.frame_bytes, "defragmenting");
         frames.sort_unstable_by_key(|(id, _)| id.0);
