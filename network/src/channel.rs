@@ -42,6 +42,12 @@ struct Peers {
     blocked: std::collections::HashSet<u64>,
 }
 
+impl Peers {
+    fn urls(&self, id: u64) -> Vec<String> {
+        if self.blocked.contains(&id) { Vec::new() } else { self.urls.get(&id).cloned().unwrap_or_default() }
+    }
+}
+
 /// Where members live. Shared by all connections; a change ends the connections it concerns.
 #[derive(Debug)]
 pub struct PeerTable {
@@ -85,14 +91,14 @@ impl PeerTable {
     }
     /// The peer URLs of a member; none if it is unknown or cut off.
     pub fn urls(&self, id: u64) -> Vec<String> {
-        let peers = self.peers.read();
-        if peers.blocked.contains(&id) { Vec::new() } else { peers.urls.get(&id).cloned().unwrap_or_default() }
+        self.peers.read().urls(id)
     }
     /// Where the member lives, and after that where it lived before: what a connection tries.
     pub fn to_dial(&self, id: u64) -> Vec<String> {
-        let mut urls = self.urls(id);
+        let peers = self.peers.read();
+        let mut urls = peers.urls(id);
         if !urls.is_empty() {
-            urls.extend(self.peers.read().before.get(&id).cloned().unwrap_or_default());
+            urls.extend(peers.before.get(&id).cloned().unwrap_or_default());
         }
         urls
     }
@@ -196,12 +202,13 @@ impl Links {
     /// A client of the member over the channel of that purpose. Channels reconnect by themselves; one to URLs that no longer hold is
     /// replaced. Errors if no URL is known.
     pub fn client(&self, id: u64, purpose: Purpose) -> Result<Client, Unknown> {
+        // Looked up under this lock, so that `drop_outdated` comes after whoever still found the old ones.
+        let mut open = self.open.lock();
         let urls = self.table.to_dial(id);
         if urls.is_empty() {
-            self.open.lock().remove(&(id, purpose));
+            open.remove(&(id, purpose));
             return Err(Unknown(id));
         }
-        let mut open = self.open.lock();
         if let Some((known, client)) = open.get(&(id, purpose))
             && *known == urls
         {

@@ -70,21 +70,21 @@ impl Connection {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let (metrics, moved) = (self.metrics.clone(), self.links.table.watch());
-        let (links, target) = (self.links.clone(), self.target);
-        let mut seen = None;
-        input
-            .take_while(move |_| {
-                let generation = *moved.borrow();
-                let same = seen == Some(generation) || links.table.urls(target) == urls;
-                seen = Some(generation);
-                future::ready(same)
-            })
-            .map(move |request| {
-                let message = codec::append_to(request);
-                metrics.sent(message.entries.iter().map(|entry| entry.command.as_ref().map_or(16, |command| command.len() + 16)).sum());
-                message
-            })
+        let (metrics, table, target) = (self.metrics.clone(), self.links.table.clone(), self.target);
+        let moves = async move {
+            let mut changed = table.watch();
+            while table.urls(target) == urls {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Also while there is nothing to be sent.
+        input.take_until(Box::pin(moves)).map(move |request| {
+            let message = codec::append_to(request);
+            metrics.sent(message.entries.iter().map(|entry| entry.command.as_ref().map_or(16, |command| command.len() + 16)).sum());
+            message
+        })
     }
 }
 

@@ -26,7 +26,7 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Peers send a lot at once: log entries, snapshots. In frames of 16 KiB, HTTP/2's default, that takes a system call and a turn of the
 /// connection for each.
-const PEER_FRAME_BYTES_MAX: u32 = 256 << 10;
+const PEER_FRAME_BYTES_MAX: u32 = 64 << 10;
 /// Metadata of a call; grpc-go takes 16 MiB, hyper's own 16 KiB are too few for some tokens.
 const HEADER_BYTES_MAX: u32 = 1 << 20;
 /// Who sends half a header, or half of what tells its protocol, is let go.

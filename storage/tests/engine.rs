@@ -6,7 +6,7 @@ use rusd_storage::engine::{Engine, Faults, FrameId, LogEntry, Options, Recovered
 use rusd_storage::{LogPosition, StorageError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use tempfile::TempDir;
 
@@ -168,12 +168,17 @@ fn a_second_process_is_refused() {
     open(directory.path(), Options::default()).expect("free again");
 }
 
+/// Whether syncs fail, and how many have.
 #[derive(Debug, Default)]
-struct Broken(AtomicBool);
+struct Broken(AtomicBool, AtomicU64);
 
 impl Faults for Broken {
     fn before_sync(&self) -> std::io::Result<()> {
-        if self.0.load(Ordering::SeqCst) { Err(std::io::Error::other("no space left on the test device")) } else { Ok(()) }
+        if !self.0.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Err(std::io::Error::other("no space left on the test device"))
     }
 }
 
@@ -210,6 +215,63 @@ fn a_failed_sync_of_a_partial_store_is_never_forgotten() {
     incoming.put_state(state_frame(500, 10)).expect_err("it is spoiled");
     incoming.finish().expect_err("it is spoiled");
     wait(|done| engine.switch(incoming, position(1, 500), done)).expect_err("it is spoiled");
+}
+
+/// Only the end can learn of it when the last sync under way fails, and the disk is well again.
+#[test]
+fn a_partial_store_whose_last_early_sync_failed_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let broken = Arc::new(Broken::default());
+    let options = Options { faults: Some(broken.clone()), ..Options::default() };
+    let (engine, ..) = open(directory.path(), options).expect("a new store");
+    wait(|done| engine.append(vec![entry(1, 0, 100)], done)).expect("a healthy disk");
+    let fill = || {
+        let mut incoming = engine.begin_install().expect("a partial store");
+        let tried = broken.1.load(Ordering::SeqCst);
+        broken.0.store(true, Ordering::SeqCst);
+        // The last one asks for a sync, and doesn't wait for it.
+        for index in 1..=28 {
+            incoming.put_state(state_frame(index, 60_000)).expect("it is under way");
+        }
+        while broken.1.load(Ordering::SeqCst) == tried {
+            std::thread::yield_now();
+        }
+        broken.0.store(false, Ordering::SeqCst);
+        incoming
+    };
+    fill().finish().expect_err("a part may be lost");
+    let incoming = fill();
+    wait(|done| engine.switch(incoming, position(1, 28), done)).expect_err("a part may be lost");
+}
+
+/// Parts of frames that lie far apart take little memory, and each frame is shown once.
+#[test]
+fn runs_are_shown_once_however_little_memory_they_may_take() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (engine, ..) = open(directory.path(), Options::default()).expect("a new store");
+    wait(|done| engine.append((0..41).map(|index| entry(1, index, 10)).collect(), done)).expect("appended");
+    let mut ids: Vec<FrameId> = (0..40).map(|index| engine.put_state(state_frame(index, 70_000 * (index as usize % 4)))).collect();
+    // What goes in between is scattered over the freed slots.
+    let gone: Vec<FrameId> = ids.iter().copied().step_by(3).collect();
+    engine.replace_state(None, gone.clone());
+    wait(|done| engine.sync(done)).expect("synced");
+    ids.retain(|id| !gone.contains(id));
+    ids.extend((0..4).map(|_| engine.put_state(state_frame(40, 300_000))));
+    wait(|done| engine.sync(done)).expect("synced");
+    drop(engine);
+    for run_bytes_max in [0, 100_000, 400_000, usize::MAX] {
+        let mut shown = Vec::new();
+        let opened = Engine::open(directory.path(), Options { run_bytes_max, ..Options::default() }, &mut |frame| {
+            let Shown::Frame(id, frame) = frame else { panic!("nothing is void") };
+            assert!(frame.body.iter().all(|byte| u64::from(*byte) == frame.span.first.index));
+            shown.push((id, frame.body.len()));
+            Ok(())
+        });
+        opened.expect("a whole store");
+        shown.sort_unstable_by_key(|(id, _)| id.0);
+        assert_eq!(shown.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "{run_bytes_max}");
+        assert_eq!(shown.iter().filter(|(_, bytes)| *bytes == 300_000).count(), 4);
+    }
 }
 
 /// Keeps what the file holds whenever it is about to be synced.

@@ -324,7 +324,11 @@ impl Disk {
         if let Some(faults) = &self.faults {
             faults.before_sync().map_err(io("sync", &self.path))?;
         }
-        guarded(&self.path, "flush", || self.db.flush().map(drop))?;
+        guarded(&self.path, "flush", || {
+            // sled looks at its current buffer without this, and an insertion meanwhile may free it.
+            let _pinned = sled::pin();
+            self.db.flush().map(drop)
+        })?;
         self.file.sync_data().map_err(io("sync", &self.file_path()))
     }
 

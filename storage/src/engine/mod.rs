@@ -57,6 +57,8 @@ pub struct Options {
     pub purge_beyond_state: bool,
     /// Budget of resident values of a state on this engine, bytes; kept here for whoever rebuilds one from a received snapshot.
     pub memory_bytes: u64,
+    /// While it opens, parts of frames that aren't whole yet take so much memory at most, bytes; the rest is read twice.
+    pub run_bytes_max: usize,
     /// Test hook under the sync.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -90,6 +92,7 @@ impl Default for Options {
             coalesce: writer::COALESCE,
             purge_beyond_state: false,
             memory_bytes: 1 << 30,
+            run_bytes_max: 16 << 20,
             faults: None,
         }
     }

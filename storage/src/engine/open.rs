@@ -70,8 +70,9 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
     };
     let vote = disk.get_meta("vote")?.map(Bytes::from);
     let mut log = load(&disk, RingName::Log, floor, &mut |_, _| Ok(()))?;
-    let mut runs = Runs { visit: &mut *visit, parts: HashMap::new() };
+    let mut runs = Runs { visit: &mut *visit, parts: HashMap::new(), bytes: 0, bytes_max: options.run_bytes_max, later: HashSet::new() };
     let mut state = load(&disk, RingName::State, None, &mut |header, body| runs.part(header, body))?;
+    let later = runs.later;
     disk.check_watermark()?;
     let voided = repair(&disk, &mut log, &mut state)?;
     let recovered_log = recover_log(&disk, &mut log, floor)?;
@@ -80,7 +81,9 @@ pub fn open(path: &Path, options: Options, visit: Visit<'_>) -> Result<(Engine, 
     let state_upto = state.runs.values().map(|run| run.header.span.last).max();
     if voided {
         visit(Shown::Anew)?;
-        show(&disk, &state, visit)?;
+        show(&disk, &state, &mut |_| true, visit)?;
+    } else {
+        show(&disk, &state, &mut |id| later.contains(&id), visit)?;
     }
     let states = state.runs.iter().map(|(id, run)| (*id, Stored::Slots { slots: run.slots(), bytes: run.bytes() })).collect();
     let view = LogView::recovered(floor, recovered_log.last, recovered_log.frames);
@@ -126,28 +129,45 @@ fn damaged(disk: &Disk, what: &str, detail: impl Into<String>) -> StorageError {
     StorageError::Damaged { path: disk.file_path(), what: what.into(), detail: detail.into() }
 }
 
-/// Puts the bodies of runs together while a ring is read, and shows what is whole: to read a large state twice takes as long again.
+/// Puts the bodies of runs together while a ring is read, and shows what is whole: to read a large state twice takes as long again. The
+/// parts of a run may lie far apart; what would take too much memory meanwhile is left for later.
 struct Runs<'a> {
     visit: Visit<'a>,
     /// Of runs that aren't whole yet.
     parts: HashMap<u64, Vec<(u32, Bytes)>>,
+    /// Of these parts.
+    bytes: usize,
+    bytes_max: usize,
+    later: HashSet<u64>,
 }
 
 impl Runs<'_> {
     fn part(&mut self, header: &Header, part: &[u8]) -> Result<(), StorageError> {
-        let body = if header.parts == 1 {
-            Bytes::copy_from_slice(part)
-        } else {
-            let parts = self.parts.entry(header.id).or_default();
-            parts.push((header.part, Bytes::copy_from_slice(part)));
-            if parts.len() < header.parts as usize {
-                return Ok(());
-            }
-            let mut parts = self.parts.remove(&header.id).unwrap_or_default();
-            parts.sort_unstable_by_key(|(part, _)| *part);
-            parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().concat().into()
-        };
+        let body = if header.parts == 1 { Some(Bytes::copy_from_slice(part)) } else { self.gather(header, part) };
+        let Some(body) = body else { return Ok(()) };
         (self.visit)(Shown::Frame(FrameId(header.id), StateFrame { span: header.span, body }))
+    }
+
+    /// The whole run, if this was the last that was missing.
+    fn gather(&mut self, header: &Header, part: &[u8]) -> Option<Bytes> {
+        if self.later.contains(&header.id) {
+            return None;
+        }
+        let parts = self.parts.entry(header.id).or_default();
+        parts.push((header.part, Bytes::copy_from_slice(part)));
+        self.bytes += part.len();
+        let whole = parts.len() >= header.parts as usize;
+        if !whole && self.bytes <= self.bytes_max {
+            return None;
+        }
+        let mut parts = self.parts.remove(&header.id).unwrap_or_default();
+        self.bytes -= parts.iter().map(|(_, part)| part.len()).sum::<usize>();
+        if !whole {
+            self.later.insert(header.id);
+            return None;
+        }
+        parts.sort_unstable_by_key(|(part, _)| *part);
+        Some(parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().concat().into())
     }
 }
 
@@ -252,8 +272,10 @@ fn recover_log(disk: &Disk, log: &mut Ring, floor: Option<LogPosition>) -> Resul
     Ok(RecoveredLog { frames, last, committed: committed.max(floor) })
 }
 
-fn show(disk: &Disk, state: &Ring, visit: Visit<'_>) -> Result<(), StorageError> {
-    let mut in_slot_order: Vec<(u32, u64)> = state.runs.iter().map(|(id, run)| (run.parts[0].1, *id)).collect();
+/// Reads whole runs again, those that are `wanted`.
+fn show(disk: &Disk, state: &Ring, wanted: &mut dyn FnMut(u64) -> bool, visit: Visit<'_>) -> Result<(), StorageError> {
+    let mut in_slot_order: Vec<(u32, u64)> =
+        state.runs.iter().filter(|(id, _)| wanted(**id)).map(|(id, run)| (run.parts[0].1, *id)).collect();
     in_slot_order.sort_unstable();
     for (slot, id) in in_slot_order {
         let run = &state.runs[&id];

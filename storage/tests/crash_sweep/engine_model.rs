@@ -137,6 +137,8 @@ pub fn frame(span: Span) -> StateFrame {
     let seed = span.first.index << 40 ^ span.last.index << 8 ^ span.last.term;
     let mut rng = Rng::new(seed);
     let len = match rng.below(12) {
+        // Of a snapshot: more than is synced at once.
+        _ if span.first == span.last && span.last.index.is_multiple_of(5) => 1_800_000,
         0 => 100_000 + rng.below(60_000),
         1..4 => 30_000 + rng.below(30_000),
         _ => rng.below(9_000),

@@ -4,12 +4,18 @@
 //! other, for each holds the queue's lock meanwhile. Those wake-ups were more than half of all futex calls of a put, and on a busy machine
 //! the one thread that has work waits behind them. Its threads are the only ones in sled that wait with a deadline
 //! ([`Condvar::wait_until`]), and each of them takes any task; so if nobody else waits, waking one of them is enough.
+//!
+//! And sled forgets to wake who waits for a flush if a write fails that another thread's insertion began: its waits end by themselves after
+//! a while ([`LOOK_AGAIN`]), and everybody in sled who waits looks again, also for an error.
 
 pub use current::{
     MappedMutexGuard, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard, WaitTimeoutResult,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// After so long a wait ends without having been told to.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// See the crate.
 #[derive(Debug, Default)]
@@ -36,10 +42,10 @@ impl Condvar {
         if self.particular.load(Ordering::SeqCst) == 0 { usize::from(self.condvar.notify_one()) } else { self.condvar.notify_all() }
     }
 
-    /// Waits.
+    /// Waits, not for ever: whoever waits must look whether it has what it waited for, as after any wait.
     pub fn wait<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>) {
         self.particular.fetch_add(1, Ordering::SeqCst);
-        self.condvar.wait(guard);
+        let _ = self.condvar.wait_for(guard, LOOK_AGAIN);
         self.particular.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -96,6 +102,23 @@ mod tests {
         let mut taken: Vec<u32> = results.try_iter().collect();
         taken.sort_unstable();
         assert!(taken.into_iter().eq(1..=20_000));
+    }
+
+    #[test]
+    fn who_was_forgotten_looks_again() {
+        let state = Arc::new((Mutex::new(false), Condvar::new()));
+        let waits = state.clone();
+        let thread = std::thread::spawn(move || {
+            let mut guard = waits.0.lock();
+            while !*guard {
+                waits.1.wait(&mut guard);
+            }
+        });
+        while state.1.particular.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        *state.0.lock() = true;
+        thread.join().expect("no panic");
     }
 
     #[test]
