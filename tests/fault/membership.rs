@@ -6,6 +6,7 @@ use crate::harness::{PATIENCE, eventually};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rusd::pb::etcdserverpb::{Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// What happens to the membership.
@@ -172,9 +173,9 @@ fn start(world: &mut World, seat: usize, members: &[Member]) {
     let own = world.cluster.members[seat].peer_url();
     let name = world.cluster.members[seat].name.clone();
     let named = |member: &Member, url: &String| if *url == own { format!("{name}={url}") } else { format!("{}={url}", member.name) };
-    let all = members.iter().filter(|member| !member.name.is_empty() || member.peer_ur_ls.contains(&own));
-    let cluster: Vec<String> = all.flat_map(|member| member.peer_ur_ls.iter().map(|url| named(member, url)).collect::<Vec<_>>()).collect();
+    let cluster: Vec<String> = members.iter().flat_map(|member| member.peer_ur_ls.iter().map(|url| named(member, url))).collect();
     world.cluster.initial_cluster = cluster.join(",");
+    world.given.insert(seat, urls(members));
     let flags = &mut world.cluster.members[seat].flags;
     if !flags.iter().any(|flag| flag == EXISTING) {
         flags.push(EXISTING.into());
@@ -183,6 +184,24 @@ fn start(world: &mut World, seat: usize, members: &[Member]) {
     world.cluster.start(seat);
     world.joined.insert(seat);
     world.late.remove(&seat);
+}
+
+fn urls(members: &[Member]) -> BTreeSet<String> {
+    members.iter().flat_map(|member| member.peer_ur_ls.clone()).collect()
+}
+
+/// Whether a member was turned away, as etcd's is, because the cluster has changed since it was told whom to join.
+pub async fn outgrown(world: &World, seat: usize) -> bool {
+    let turned_away = world.cluster.log(seat).contains("member count is unequal");
+    turned_away && list(world).await.is_some_and(|members| world.given.get(&seat) != Some(&urls(&members)))
+}
+
+/// Tells it of the cluster as it is now, once everything is healed.
+pub async fn start_again(world: &mut World, seat: usize) {
+    let members = eventually("the list of members", || list(world)).await;
+    if record(world, &members, seat).is_some() {
+        start(world, seat, &members);
+    }
 }
 
 async fn promote(world: &mut World, random: &mut StdRng) -> Option<&'static str> {

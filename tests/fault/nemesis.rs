@@ -115,15 +115,22 @@ async fn pause(random: &mut StdRng, milliseconds: Range<u64>) {
 /// Starts whatever is down, and waits for the end of who was removed. A member that ended although nothing made it is a violation, but it may
 /// start again as others do.
 async fn revive(world: &mut World, violations: &mut Vec<String>, names: &[&str]) {
-    let mut ended = Vec::new();
+    let (mut ended, mut outgrown) = (Vec::new(), Vec::new());
     for member in world.members() {
         let status = world.cluster.members[member].process.as_mut().map(|process| process.ended());
         if let Some(Some(status)) = status {
+            if membership::outgrown(world, member).await {
+                outgrown.push(member);
+                continue;
+            }
             ended.push((member, status));
         }
         if status != Some(None) {
             world.cluster.start(member);
         }
+    }
+    for member in outgrown {
+        membership::start_again(world, member).await;
     }
     membership::resolve(world).await;
     for (member, status) in ended.into_iter().filter(|(member, _)| world.joined.contains(member)) {

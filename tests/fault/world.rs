@@ -87,6 +87,8 @@ pub struct World {
     pub doubted: BTreeMap<usize, u64>,
     /// The seats whose members were asked to be added, perhaps in vain, and haven't been started.
     pub late: BTreeSet<usize>,
+    /// The peer URLs of the cluster as new members were told.
+    pub given: BTreeMap<usize, BTreeSet<String>>,
 }
 
 /// Two worlds at once, whatever the machine: stories mostly wait, but more would measure the machine, not the store.
@@ -170,7 +172,8 @@ impl World {
         let disks = disks(&mut cluster, spec.disk_mib);
         let shims = if spec.shim { shims(&mut cluster) } else { Vec::new() };
         let joined = (0..spec.members).collect();
-        Self { cluster, network, shims, disks, spec, joined, leaving: BTreeSet::new(), doubted: BTreeMap::new(), late: BTreeSet::new() }
+        let (leaving, late) = (BTreeSet::new(), BTreeSet::new());
+        Self { cluster, network, shims, disks, spec, joined, leaving, doubted: BTreeMap::new(), late, given: BTreeMap::new() }
     }
 
     /// How many members.
