@@ -6,7 +6,7 @@
 //! ([`Condvar::wait_until`]), and each of them takes any task; so if nobody else waits, waking one of them is enough.
 //!
 //! And sled forgets to wake who waits for a flush if a write fails that another thread's insertion began: its waits end by themselves after
-//! a while ([`LOOK_AGAIN`]), and everybody in sled who waits looks again, also for an error.
+//! a while (`LOOK_AGAIN`), and everybody in sled who waits looks again, also for an error.
 
 pub use current::{
     MappedMutexGuard, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard, WaitTimeoutResult,
