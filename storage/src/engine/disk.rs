@@ -312,24 +312,18 @@ impl Disk {
 
     /// Makes everything inserted so far durable.
     pub fn sync(&self) -> Result<(), StorageError> {
-        self.sync_early()?;
-        self.raise_watermark();
-        let count = self.syncs.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_multiple_of(BLOB_CHECK_SYNCS) { self.check_no_blobs() } else { Ok(()) }
-    }
-
-    /// The same while more is inserted: what of that is durable isn't known, so the watermark stays. An error is told once: who goes on
-    /// after it may not take a later success for theirs.
-    pub fn sync_early(&self) -> Result<(), StorageError> {
         if let Some(faults) = &self.faults {
             faults.before_sync().map_err(io("sync", &self.path))?;
         }
         guarded(&self.path, "flush", || {
-            // sled looks at its current buffer without this, and an insertion meanwhile may free it.
+            // sled looks at its current buffer without this; a reader that evicts a page may replace it meanwhile.
             let _pinned = sled::pin();
             self.db.flush().map(drop)
         })?;
-        self.file.sync_data().map_err(io("sync", &self.file_path()))
+        self.file.sync_data().map_err(io("sync", &self.file_path()))?;
+        self.raise_watermark();
+        let count = self.syncs.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_multiple_of(BLOB_CHECK_SYNCS) { self.check_no_blobs() } else { Ok(()) }
     }
 
     /// A failure is no matter: an old watermark is a correct one.

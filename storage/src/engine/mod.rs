@@ -17,7 +17,6 @@ mod metrics;
 mod open;
 mod queue;
 mod state;
-mod write_back;
 mod writer;
 
 pub use metrics::EngineMetrics;

@@ -3,7 +3,6 @@
 use super::directory::{Directory, Live};
 use super::disk::{Disk, INSERTED_BYTES_MIN, RingName, Slots, UNSYNCED_BYTES_MAX};
 use super::frame::{HEADER, Header, Kind};
-use super::write_back::WriteBack;
 use super::{FRAME_BYTES_MAX, FrameId, Options, StateFrame};
 use crate::error::StorageError;
 use bytes::Bytes;
@@ -39,17 +38,17 @@ impl Stored {
 /// All state frames by id.
 pub type States = HashMap<u64, Stored>;
 
-/// A Db being filled by a snapshot. Dropped without a switch: removed. Until the switch a power cut costs it anyway, so nothing waits for
-/// its syncs; they only keep the disk's work, and what others that share it wait for, small.
+/// A Db being filled by a snapshot. Dropped without a switch: removed. It waits for each of its syncs: that keeps the disk's work, and what
+/// others that share it wait for, small.
 pub struct Incoming {
-    // First: its thread holds the Db.
-    write_back: WriteBack,
     disk: Arc<Disk>,
     number: u64,
     slots: Slots,
     states: States,
     next_id: Arc<AtomicU64>,
     unsynced: usize,
+    /// A sync has failed. The kernel tells it once, so nothing here may succeed after it.
+    failed: bool,
     // After the Db, so that it is closed when its directory goes.
     partial: Partial,
     // Last: until then the directory is not anybody else's to remove.
@@ -94,13 +93,13 @@ impl Incoming {
         let live = directory.live(number);
         let partial = Partial { path: directory.db(number), keep: false };
         let disk = Arc::new(Disk::open(&partial.path, options.cache_bytes, options.faults.clone())?);
-        let write_back = WriteBack::Idle;
-        Ok(Self { write_back, disk, number, slots: Slots::default(), states: States::new(), next_id, unsynced: 0, partial, live })
+        let (slots, states) = (Slots::default(), States::new());
+        Ok(Self { disk, number, slots, states, next_id, unsynced: 0, failed: false, partial, live })
     }
 
-    /// Writes a frame, and has what was written synced whenever the byte cap is reached. Blocking.
+    /// Writes a frame, syncing whenever the byte cap is reached. Blocking.
     pub fn put_state(&mut self, frame: StateFrame) -> Result<FrameId, StorageError> {
-        self.write_back.check()?;
+        self.check()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let parts = frame.body.len().div_ceil(FRAME_BYTES_MAX).max(1);
         let count = |number| u32::try_from(number).expect("a run has few parts");
@@ -112,8 +111,7 @@ impl Incoming {
             header.part = count(part);
             let bytes = (body.len() + HEADER).max(INSERTED_BYTES_MIN);
             if self.unsynced + bytes > UNSYNCED_BYTES_MAX {
-                self.write_back.ask(&self.disk)?;
-                self.unsynced = 0;
+                self.finish()?;
             }
             self.unsynced += bytes;
             slots.push(self.disk.insert(RingName::State, &mut self.slots, &header, body)?);
@@ -122,16 +120,20 @@ impl Incoming {
         Ok(FrameId(id))
     }
 
+    fn check(&self) -> Result<(), StorageError> {
+        if self.failed { Err(StorageError::Closed("a sync of the partial snapshot has failed".into())) } else { Ok(()) }
+    }
+
     /// All frames durable.
     pub fn finish(&mut self) -> Result<(), StorageError> {
-        self.write_back.settle()?;
-        self.disk.sync().inspect_err(|_| self.write_back = WriteBack::Failed)?;
+        self.check()?;
+        self.disk.sync().inspect_err(|_| self.failed = true)?;
         self.unsynced = 0;
         Ok(())
     }
 
     pub(super) fn into_ready(mut self) -> Result<Ready, StorageError> {
-        self.write_back.settle()?;
+        self.check()?;
         self.partial.keep = true;
         let Self { disk, number, slots, states, unsynced, live, .. } = self;
         Ok(Ready { disk, states, number, slots, unsynced, live })
