@@ -27,7 +27,7 @@ pub const KEPT: Duration = Duration::from_secs(60);
 const CHUNKS_AHEAD: usize = 8;
 
 /// Between two chunks a thread that moves a snapshot lets others have its CPU, if any wait for one: writes must not wait behind a join. On
-/// two busy cores that took a quarter off their p99, and made the join a sixth longer.
+/// two busy cores that took a quarter off their p99.
 fn make_way() {
     std::thread::yield_now();
 }
