@@ -193,7 +193,8 @@ fn urls(members: &[Member]) -> BTreeSet<String> {
 /// Whether a member was turned away, as etcd's is, because the cluster has changed since it was told whom to join.
 pub async fn outgrown(world: &World, seat: usize) -> bool {
     let turned_away = world.cluster.log(seat).contains("member count is unequal");
-    turned_away && list(world).await.is_some_and(|members| world.given.get(&seat) != Some(&urls(&members)))
+    let Some(given) = world.given.get(&seat).filter(|_| turned_away) else { return false };
+    list(world).await.is_some_and(|members| *given != urls(&members))
 }
 
 /// Tells it of the cluster as it is now, once everything is healed.
