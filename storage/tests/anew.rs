@@ -3,29 +3,11 @@
 mod common;
 
 use common::Member;
+use common::copies::{self, Copies};
 use common::moving::told;
 use rusd_storage::engine::{Engine, Faults, FrameId, Options, Shown, Span, StateFrame};
 use rusd_storage::raft;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
-use tempfile::TempDir;
-
-/// Keeps what the file holds whenever it is about to be synced.
-#[derive(Debug)]
-struct Copies {
-    from: PathBuf,
-    taken: Mutex<Vec<TempDir>>,
-}
-
-impl Faults for Copies {
-    fn before_sync(&self) -> std::io::Result<()> {
-        let copy = tempfile::tempdir()?;
-        let done = std::process::Command::new("cp").arg("-r").arg(self.from.join(".")).arg(copy.path()).status()?;
-        assert!(done.success());
-        self.taken.lock().expect("no panic while held").push(copy);
-        Ok(())
-    }
-}
+use std::sync::{Arc, mpsc};
 
 type Frames = Vec<(FrameId, StateFrame)>;
 
@@ -71,22 +53,20 @@ async fn frames_beside_the_one_that_replaces_them_leave_no_trace() {
     member.opened.engine.close().expect("closes");
     drop(member);
 
-    let copies = Arc::new(Copies { from: directory.path().into(), taken: Mutex::default() });
+    let copies = Arc::new(Copies::of(directory.path()));
     let (engine, frames, _) = open(directory.path(), Some(copies.clone()));
     assert!(frames.len() > 250, "a frame for every put");
-    copies.taken.lock().expect("no panic while held").clear();
+    drop(copies.take());
     engine.replace_state(Some(merged(&frames)), frames.iter().map(|(id, _)| *id).collect());
     let (done, synced) = mpsc::channel();
     engine.sync(Box::new(move |result| drop(done.send(result))));
     synced.recv().expect("a completion is always called").expect("a healthy disk");
-    let taken = std::mem::take(&mut *copies.taken.lock().expect("no panic while held"));
+    let taken = copies.take();
     drop(engine);
 
     let mut both = 0;
     for copy in &taken {
-        let second = tempfile::tempdir().expect("a directory");
-        let copied = std::process::Command::new("cp").arg("-r").arg(copy.path().join(".")).arg(second.path()).status();
-        assert!(copied.expect("it runs").success());
+        let second = copies::copy(copy.path()).expect("it can be copied");
         both += open(second.path(), None).2;
         let answers = Arc::new(common::Answers::default());
         let opened = raft::open(copy.path(), raft::Options::default(), answers.clone()).expect("the store opens");

@@ -1,14 +1,17 @@
 //! The engine against a naive model, across restarts, kills, damage and failing disks.
 
+#[path = "common/copies.rs"]
+mod copies;
+
 use bytes::Bytes;
+use copies::Copies;
 use proptest::prelude::*;
 use rusd_storage::engine::{Engine, Faults, FrameId, LogEntry, Options, Recovered, Shown, Span, StateFrame};
 use rusd_storage::{LogPosition, StorageError};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use tempfile::TempDir;
+use std::sync::{Arc, mpsc};
 
 fn position(term: u64, index: u64) -> LogPosition {
     LogPosition { term, index }
@@ -242,23 +245,6 @@ fn runs_are_shown_once_however_little_memory_they_may_take() {
     }
 }
 
-/// Keeps what the file holds whenever it is about to be synced.
-#[derive(Debug)]
-struct Copies {
-    from: PathBuf,
-    taken: Mutex<Vec<TempDir>>,
-}
-
-impl Faults for Copies {
-    fn before_sync(&self) -> std::io::Result<()> {
-        let copy = tempfile::tempdir()?;
-        let done = std::process::Command::new("cp").arg("-r").arg(self.from.join(".")).arg(copy.path()).status()?;
-        assert!(done.success());
-        self.taken.lock().expect("no panic while held").push(copy);
-        Ok(())
-    }
-}
-
 /// So many frames are replaced at once that a sync comes between the new one and the markers of the last old ones. Who opens what is there
 /// then has been shown old frames before it knows better.
 #[test]
@@ -269,12 +255,12 @@ fn frames_that_a_newer_one_replaces_do_not_count() {
     let old: Vec<FrameId> = (0..300).map(|index| engine.put_state(state_frame(index, 200))).collect();
     wait(|done| engine.sync(done)).expect("synced");
     drop(engine);
-    let copies = Arc::new(Copies { from: directory.path().into(), taken: Mutex::default() });
+    let copies = Arc::new(Copies::of(directory.path()));
     let (engine, ..) = open(directory.path(), Options { faults: Some(copies.clone()), ..Options::default() }).expect("a whole store");
-    copies.taken.lock().expect("no panic while held").clear();
+    drop(copies.take());
     let new = engine.replace_state(Some(state_frame(300, 80_000)), old.clone()).expect("a new frame");
     wait(|done| engine.sync(done)).expect("synced");
-    let taken = std::mem::take(&mut *copies.taken.lock().expect("no panic while held"));
+    let taken = copies.take();
     drop(engine);
     let mut anew = 0;
     for copy in &taken {

@@ -1,6 +1,7 @@
 //! A store without consensus: entries are applied as openraft would apply them.
 #![allow(dead_code, missing_docs)]
 
+pub mod copies;
 pub mod moving;
 
 use bytes::Bytes;

@@ -6,7 +6,6 @@ use crate::record::Op;
 use rusd_storage::LogPosition;
 use rusd_storage::engine::{Completion, Engine, Shown, StateFrame};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 /// How far the trace was when the power went.
@@ -43,18 +42,12 @@ struct Found {
     committed: Option<LogPosition>,
 }
 
-/// Images that held frames beside those that replace them.
-pub static SHOWN_ANEW: AtomicU64 = AtomicU64::new(0);
-
 fn open(directory: &Path) -> Result<(Engine, Found), String> {
     let mut frames: Vec<StateFrame> = Vec::new();
     let opened = Engine::open(directory, options(), &mut |shown| {
         match shown {
             Shown::Frame(_, frame) => frames.push(frame),
-            Shown::Anew => {
-                SHOWN_ANEW.fetch_add(1, Ordering::Relaxed);
-                frames.clear();
-            }
+            Shown::Anew => frames.clear(),
         }
         Ok(())
     });

@@ -159,8 +159,7 @@ fn sweep_engine(trace: &Trace, points: &[Point]) -> usize {
         engine_judge::judge(image, trace, &progress, point.at % 4 == 0)
     });
     record::skip_syncs(false);
-    let anew = engine_judge::SHOWN_ANEW.swap(0, std::sync::atomic::Ordering::Relaxed);
-    println!("{} steps, {} operations, {judged} images judged, {anew} had replaced frames", trace.steps.len(), trace.ops.len());
+    println!("{} steps, {} operations, {judged} images judged", trace.steps.len(), trace.ops.len());
     judged
 }
 
