@@ -5,16 +5,13 @@ use super::{CHUNKS_AHEAD, Partial, Snapshot};
 use crate::{PeerMetrics, codec, pb};
 use pb::snapshot_part::Part;
 use rusd_storage::StorageError;
-use rusd_storage::engine::Engine;
+use rusd_storage::engine::{Engine, ROOM_BYTES_MIN};
 use rusd_storage::raft::types::Vote;
 use rusd_storage::snapshot::Receiver;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
-
-/// What must stay free beside a received snapshot and a quarter of its size.
-const ROOM_BYTES_MIN: u64 = 32 << 20;
 
 /// Where a snapshot is taken in.
 pub struct Taking<'a> {

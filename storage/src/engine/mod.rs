@@ -43,6 +43,9 @@ use std::time::Duration;
 /// Largest frame body; what exceeds it becomes a run of frames that counts only when complete.
 pub const FRAME_BYTES_MAX: usize = 64 << 10;
 
+/// What must stay free of a disk beside a second Db and a quarter of its size, bytes.
+pub const ROOM_BYTES_MIN: u64 = 32 << 20;
+
 /// How the engine is opened.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -5,13 +5,10 @@
 //! Log that the state covers stays behind; a member that still needs it gets a snapshot.
 
 use super::{check_order, damaged};
-use crate::engine::{Engine, FrameId, Options, Shown, Span, StateFrame, Usage};
+use crate::engine::{Engine, FrameId, Options, ROOM_BYTES_MIN, Shown, Span, StateFrame, Usage};
 use crate::error::StorageError;
 use std::path::Path;
 use std::sync::mpsc;
-
-/// What must stay free beside the new file and a quarter of its size.
-const ROOM_BYTES_MIN: u64 = 32 << 20;
 
 /// Rewrites the store if that gives back `threshold_bytes` at least, and there is room for both meanwhile.
 ///
@@ -40,7 +37,7 @@ pub fn defragment(directory: &Path, options: Options, threshold_bytes: u64) -> R
             incoming.put_state(StateFrame { span, body })?;
         }
         incoming.finish()?;
-        let (done, switched) = mpsc::channel();
+        let (done, switched) = mpsc::sync_channel(1);
         engine.switch(incoming, last, Box::new(move |result| drop(done.send(result))));
         switched.recv().unwrap_or_else(|_| Err(StorageError::Closed("the writer has ended".into())))?;
         let after = engine.usage().file_bytes;
