@@ -316,7 +316,7 @@ impl Disk {
             faults.before_sync().map_err(io("sync", &self.path))?;
         }
         guarded(&self.path, "flush", || {
-            // sled looks at its current buffer without this; a reader that evicts a page may replace it meanwhile.
+            // sled looks at its current buffer without this, and whoever else makes it write may replace the buffer meanwhile.
             let _pinned = sled::pin();
             self.db.flush().map(drop)
         })?;
