@@ -3,9 +3,10 @@
 mod common;
 
 use common::moving::{Told, told};
-use common::{Answers, Member, put};
+use common::{Answers, Member, copies, put};
 use rusd_storage::command::LeaseGrant;
 use rusd_storage::command::proposal::Command as Kind;
+use rusd_storage::engine::{self, Faults};
 use rusd_storage::raft::{Options, open};
 use std::path::Path;
 use std::sync::Arc;
@@ -72,6 +73,33 @@ async fn a_file_that_is_mostly_unused_is_rewritten() {
     let directories = std::fs::read_dir(directory.path()).expect("a directory");
     let names = directories.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
     assert_eq!(names.filter(|name| name.starts_with("db-")).count(), 1);
+}
+
+/// The process ends at this step of the switch.
+#[derive(Debug)]
+struct EndAt(&'static str);
+
+impl Faults for EndAt {
+    fn at(&self, step: &'static str) -> std::io::Result<()> {
+        if step == self.0 { Err(std::io::Error::other("the end")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn who_is_interrupted_has_the_old_store_or_the_new_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (member, expected) = grown(directory.path()).await;
+    member.opened.engine.close().expect("closes");
+    drop(member);
+    for step in ["keys copied", "log copied", "synced", "pointed", "done"] {
+        let copy = copies::copy(directory.path()).expect("it can be copied");
+        let step = format!("switch: {step}").leak();
+        let engine = engine::Options { faults: Some(Arc::new(EndAt(step))), ..engine::Options::default() };
+        let options = Options { engine, defragment_from_bytes: Some(10 * MIB), ..Options::default() };
+        assert!(open(copy.path(), options, Arc::new(Answers::default())).is_err(), "{step}");
+        let member = Member::open(copy.path()).replayed().await.expect("the log applies");
+        assert!(told(&member) == expected, "{step}");
+    }
 }
 
 #[tokio::test]
