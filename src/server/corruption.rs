@@ -6,9 +6,9 @@
 //! | hash of all history at one revision | `--corrupt-check-time`; by default so rarely that it takes a thousandth of a core | reads everything, in small steps |
 //! | the same at start, against the peers | feature gate `InitialCorruptCheck` | reads everything once |
 //!
-//! Hashes are compared only at one revision and one compact revision, since both decide what is hashed (contract b.11). Who is in the
-//! minority gets etcd's CORRUPT alarm; where nobody has a majority the alarm has no member (id 0). A difference counts once it has been
-//! found twice.
+//! Hashes are compared only at one revision and one compact revision, since both decide what is hashed (contract b.11). Who differs from
+//! a majority of all members gets etcd's CORRUPT alarm; where nothing has a majority the alarm has no member (id 0), and is raised only
+//! after those that gave nothing to compare had a while to do so. A difference counts once it has been found twice.
 
 use super::Server;
 use futures::future::join_all;
@@ -80,11 +80,23 @@ pub async fn answer(state: &Arc<State>, question: pb::HashQuestion) -> pb::HashA
 enum Found {
     /// So many members, this one included, have the same.
     Equal(usize),
-    /// These are in the minority; 0 = nobody has a majority.
+    /// These differ from a majority of all members.
     Different(Vec<u64>),
+    /// There are differences, and a majority for nothing. `waiting`: somebody gave nothing to compare, and may yet decide it.
+    Undecided { waiting: bool },
 }
 
-/// Among members whose answers can be compared with `own`, who differs?
+impl Found {
+    /// The members that differ, as logged.
+    fn names(&self) -> String {
+        match self {
+            Self::Different(whose) => whose.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),
+            Self::Equal(_) | Self::Undecided { .. } => "0".into(),
+        }
+    }
+}
+
+/// Among members whose answers can be compared with `own`, who differs? A majority is one of all that were asked, as etcd's.
 fn compare(me: u64, own: Hashed, others: &[(u64, Option<Hashed>)]) -> Found {
     let comparable = others.iter().filter_map(|(id, answer)| Some((*id, answer.filter(|answer| answer.1 == own.1)?.0)));
     let all: Vec<(u64, u32)> = comparable.chain([(me, own.0)]).collect();
@@ -92,9 +104,10 @@ fn compare(me: u64, own: Hashed, others: &[(u64, Option<Hashed>)]) -> Found {
     if same(own.0) == all.len() {
         return Found::Equal(all.len());
     }
-    match all.iter().find(|(_, hash)| same(*hash) * 2 > all.len()) {
+    let members = others.len() + 1;
+    match all.iter().find(|(_, hash)| same(*hash) * 2 > members) {
         Some((_, right)) => Found::Different(all.iter().filter(|(_, hash)| hash != right).map(|(id, _)| *id).collect()),
-        None => Found::Different(vec![0]),
+        None => Found::Undecided { waiting: all.len() < members },
     }
 }
 
@@ -193,28 +206,37 @@ impl Kind {
     }
 }
 
-/// One check, and a second one when the first has found something.
+/// One check, and a second one when the first has found something. As long as somebody who has not answered may decide it, and at most
+/// for [`REACH`], it is done again: a compaction reaches the members one after the other.
 async fn check(server: &Server, kind: Kind) {
-    let mut found = None;
-    for _ in 0..2 {
+    let deadline = Instant::now() + REACH;
+    let mut before = None;
+    loop {
         let Some(question) = kind.question(&server.state) else { return };
-        found = round(server, question).await;
+        let Some(found) = round(server, question).await else { return };
         match &found {
-            Some(Found::Equal(members)) => {
+            Found::Equal(members) => {
                 tracing::debug!(?kind, members, revision = question.revision, "the members have the same history");
                 return;
             }
-            Some(Found::Different(whose)) => {
-                let whose = whose.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(",");
-                tracing::warn!(?kind, whose, revision = question.revision, "members have different histories");
+            Found::Undecided { waiting: true } if Instant::now() < deadline => {
+                before = None;
+                tokio::time::sleep(LOOK).await;
+                continue;
             }
-            None => return,
+            _ => tracing::warn!(?kind, whose = found.names(), revision = question.revision, "members have different histories"),
+        }
+        if before.replace(found).is_some() {
+            break;
         }
     }
-    if let Some(Found::Different(whose)) = found {
-        for id in whose {
-            raise(server, id).await;
+    match before {
+        Some(Found::Different(whose)) => {
+            for id in whose {
+                raise(server, id).await;
+            }
         }
+        _ => raise(server, 0).await,
     }
 }
 
@@ -264,8 +286,10 @@ mod tests {
         assert_eq!(of(7, &[(2, 7, 5), (3, 8, 5)]), Found::Different(vec![3]));
         assert_eq!(of(8, &[(2, 7, 5), (3, 7, 5)]), Found::Different(vec![1]), "the leader itself");
         assert_eq!(of(7, &[(2, 7, 5), (3, 8, 4)]), Found::Equal(2), "another compact revision says nothing");
-        assert_eq!(of(7, &[(2, 8, 5)]), Found::Different(vec![0]));
-        assert_eq!(of(7, &[(2, 8, 5), (3, 9, 5)]), Found::Different(vec![0]));
+        assert_eq!(of(7, &[(2, 8, 5)]), Found::Undecided { waiting: false });
+        assert_eq!(of(7, &[(2, 8, 5), (3, 9, 5)]), Found::Undecided { waiting: false });
+        assert_eq!(of(7, &[(2, 8, 5), (3, 7, 4)]), Found::Undecided { waiting: true }, "the third is about to compact");
+        assert_eq!(of(7, &[(2, 7, 5), (3, 8, 5), (4, 7, 4), (5, 8, 4)]), Found::Undecided { waiting: true }, "two of five");
         assert_eq!(of(7, &[(2, 7, 5), (3, 7, 5), (4, 9, 5), (5, 8, 5)]), Found::Different(vec![4, 5]));
         assert_eq!(compare(1, (7, 5), &[(2, None), (3, None)]), Found::Equal(1), "nobody to compare with");
     }
