@@ -2,7 +2,7 @@
 
 use crate::harness::cluster::Cluster;
 use crate::harness::eventually;
-use crate::operator::{QUICK, add, ctl, error_of, grow, id_of, members, newcomer, start_joining, wait_equal};
+use crate::operator::{QUICK, add, ctl, error_of, grow, id_of, insist, members, newcomer, start_joining, wait_equal};
 use crate::writer::Writer;
 use rusd::pb::etcdserverpb as pb;
 
@@ -76,7 +76,7 @@ async fn a_survivor_goes_on_with_all_that_was_acknowledged_and_grows_again() {
     }
     // With its two new members it has a majority: the flag that is still there is a mistake now.
     cluster.kill(survivor);
-    cluster.client(second).put("two", "of three").await.expect("a majority is left");
+    insist("a majority is left", || async { cluster.client(second).put("two", "of three").await }).await;
     cluster.start(survivor);
     must_refuse(&mut cluster, survivor, "the majority isn't lost").await;
 }

@@ -3,7 +3,7 @@
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
 use crate::harness::eventually;
-use crate::operator::{QUICK, add, id_of, insist, members, newcomer, remove, start_joining, wait_equal, wait_votes};
+use crate::operator::{QUICK, add, id_of, insist_added, insist_removed, members, newcomer, remove, start_joining, wait_equal, wait_votes};
 use crate::writer::Writer;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -49,16 +49,11 @@ async fn a_leader_killed_amid_a_change_leaves_one_truth() {
             assert!(known.contains(&added), "an answered change is lost");
         }
         for extra in members(&cluster.client(asked)).await.expect("it lists").into_iter().filter(|member| member.name.is_empty()) {
-            insist("removed", || async {
-                match remove(&cluster, asked, extra.id).await {
-                    Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-                    other => other,
-                }
-            })
-            .await;
+            insist_removed(&cluster, asked, extra.id).await;
         }
     }
     let written = writer.stop().await;
+    wait_equal(&cluster, &[0, 1, 2]).await;
     for member in 0..3 {
         written.must_be_at(&cluster.client(member)).await;
     }
@@ -67,7 +62,8 @@ async fn a_leader_killed_amid_a_change_leaves_one_truth() {
 /// Several members are asked for changes at once. Each change is made or refused, and none is lost or doubled.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_in_flight_together_are_made_one_after_the_other() {
-    let cluster = Cluster::running(3, &[&QUICK[..], &["--max-learners=100"]].concat()).await;
+    // They wait for one another, each no longer than the time for a request, which grows with the election timeout.
+    let cluster = Cluster::running(3, &[&QUICK[..], &["--max-learners=100", "--election-timeout=5000"]].concat()).await;
     let calls: Vec<_> = (0..12u16)
         .map(|number| {
             let client = Client::patient(&cluster.members[usize::from(number) % 3].client_url());
@@ -104,7 +100,9 @@ async fn a_promotion_is_finished_by_whoever_leads() {
     for round in 0..4 {
         let leader = cluster.wait_leader().await;
         let member = newcomer(&mut cluster, &QUICK);
-        let id = insist("added", || add(&cluster, leader, member, false)).await;
+        let id = insist_added(&cluster, leader, member, false).await;
+        // Whoever it asks must know of it.
+        wait_equal(&cluster, &[0, 1, 2]).await;
         start_joining(&mut cluster, member, &[0, 1, 2]);
         // Somewhere between its first entry and its vote.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
@@ -118,13 +116,7 @@ async fn a_promotion_is_finished_by_whoever_leads() {
         wait_votes(&cluster, 0, id).await;
         println!("round {round}: {id:x} votes");
         wait_equal(&cluster, &[0, 1, 2, member]).await;
-        insist("removed", || async {
-            match remove(&cluster, 0, id).await {
-                Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-                other => other,
-            }
-        })
-        .await;
+        insist_removed(&cluster, 0, id).await;
         cluster.members[member].process().wait().await;
         cluster.kill(member);
         // What is gone isn't asked any more.

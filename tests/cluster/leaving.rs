@@ -2,7 +2,9 @@
 
 use crate::harness::cluster::Cluster;
 use crate::harness::eventually;
-use crate::operator::{self, QUICK, add, grow, id_of, insist, members, newcomer, remove, start_joining, wait_equal};
+use crate::operator::{
+    self, CALM, QUICK, add, grow, id_of, insist, insist_added, insist_removed, members, newcomer, remove, start_joining, wait_equal,
+};
 use crate::writer::Writer;
 use std::time::{Duration, Instant};
 
@@ -39,7 +41,7 @@ async fn a_removed_member_goes_and_never_returns() {
     cluster.kill(victim);
 
     // The same address comes back under another id, with an empty data dir.
-    let new = insist("added again", || add(&cluster, rest[0], victim, false)).await;
+    let new = insist_added(&cluster, rest[0], victim, false).await;
     assert_ne!(new, id);
     cluster.start(victim);
     assert_eq!(cluster.members[victim].process().wait().await.code(), Some(1), "its old data dir doesn't become the new member's");
@@ -58,7 +60,7 @@ async fn who_was_away_learns_of_its_removal() {
     let (killed, stopped) = ((leader + 1) % 3, (leader + 2) % 3);
     let id = id_of(&cluster, leader, killed).await;
     cluster.kill(killed);
-    insist("removed", || remove(&cluster, leader, id)).await;
+    insist_removed(&cluster, leader, id).await;
     cluster.start(killed);
     must_leave(&mut cluster, killed).await;
 
@@ -66,7 +68,7 @@ async fn who_was_away_learns_of_its_removal() {
     let third = grow(&mut cluster, leader, &QUICK, &[leader, stopped]).await;
     let id = id_of(&cluster, leader, stopped).await;
     cluster.stop(stopped);
-    insist("removed", || remove(&cluster, leader, id)).await;
+    insist_removed(&cluster, leader, id).await;
     cluster.resume(stopped);
     must_leave(&mut cluster, stopped).await;
     wait_equal(&cluster, &[leader, third]).await;
@@ -81,7 +83,7 @@ async fn who_was_away_finds_the_new_members() {
     let going = id_of(&cluster, leader, goes).await;
     cluster.kill(away);
     let new = grow(&mut cluster, leader, &QUICK, &[leader, away, goes]).await;
-    insist("removed", || remove(&cluster, leader, going)).await;
+    insist_removed(&cluster, leader, going).await;
     must_leave(&mut cluster, goes).await;
     cluster.start(away);
     cluster.wait_ready(away).await;
@@ -95,7 +97,7 @@ async fn who_was_away_finds_the_new_members() {
 /// A leader that is removed hands over first.
 #[tokio::test(flavor = "multi_thread")]
 async fn removing_the_leader_leaves_no_gap() {
-    let mut cluster = Cluster::running(3, &QUICK).await;
+    let mut cluster = Cluster::running(3, &CALM).await;
     let writer = Writer::start(&cluster);
     let mut left = vec![0, 1, 2];
     for size in [3, 2] {

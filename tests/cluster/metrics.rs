@@ -3,7 +3,7 @@
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
 use crate::harness::eventually;
-use crate::operator::{QUICK, id_of, insist, wait_equal};
+use crate::operator::{QUICK, id_of, insist, leadership, wait_equal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The value of one series; `None` while there is none.
@@ -18,14 +18,19 @@ pub async fn value(cluster: &Cluster, member: usize, series: &str) -> Option<f64
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_and_failed_reads_are_counted() {
     let cluster = &mut Cluster::running(3, &QUICK).await;
-    let leader = cluster.wait_leader().await;
-    let client = Client::patient(&cluster.members[leader].client_url());
-    insist("a put", || async { client.put("k", "v".repeat(10_000)).await }).await;
-    wait_equal(cluster, &[0, 1, 2]).await;
+    // Who leads all the while sends it to both others.
+    let leader = loop {
+        let before = leadership(cluster).await;
+        let client = Client::patient(&cluster.members[before.0].client_url());
+        insist("a put", || async { client.put("k", "v".repeat(10_000)).await }).await;
+        wait_equal(cluster, &[0, 1, 2]).await;
+        if leadership(cluster).await == before {
+            break before.0;
+        }
+    };
     let local = id_of(cluster, leader, leader).await;
-    let others: Vec<usize> = (0..3).filter(|member| *member != leader).collect();
-    for other in &others {
-        let remote = id_of(cluster, leader, *other).await;
+    for other in (0..3).filter(|member| *member != leader) {
+        let remote = id_of(cluster, leader, other).await;
         for family in ["etcd_network_known_peers", "etcd_network_active_peers"] {
             let series = format!("{family}{{Local=\"{local:x}\",Remote=\"{remote:x}\"}}");
             eventually(&series, || async { (value(cluster, leader, &series).await? == 1.0).then_some(()) }).await;
@@ -33,9 +38,11 @@ async fn peers_and_failed_reads_are_counted() {
         let sent = format!("etcd_network_peer_sent_bytes_total{{To=\"{remote:x}\"}}");
         eventually(&sent, || async { (value(cluster, leader, &sent).await? >= 10_000.0).then_some(()) }).await;
         let received = format!("etcd_network_peer_received_bytes_total{{From=\"{local:x}\"}}");
-        eventually(&received, || async { (value(cluster, *other, &received).await? >= 10_000.0).then_some(()) }).await;
+        eventually(&received, || async { (value(cluster, other, &received).await? >= 10_000.0).then_some(()) }).await;
     }
-    for other in others {
+    let leader = cluster.wait_leader().await;
+    let client = Client::patient(&cluster.members[leader].client_url());
+    for other in (0..3).filter(|member| *member != leader) {
         cluster.stop(other);
     }
     client.get("k").await.expect_err("nobody confirms it");

@@ -3,7 +3,7 @@
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
 use crate::harness::{eventually, ports};
-use crate::operator::{QUICK, id_of, insist, members, wait_equal};
+use crate::operator::{CALM, QUICK, id_of, insist, insist_added_at, members, wait_equal};
 use crate::writer::Writer;
 use rusd::pb::etcdserverpb as pb;
 use std::time::{Duration, Instant};
@@ -57,10 +57,10 @@ async fn a_new_peer_url_takes_effect_on_live_connections() {
     eventually("everybody has moved", || async { (connections_to(first) == 0 && connections_to(second) > 0).then_some(()) }).await;
     let written = writer.stop().await;
     assert_eq!(written.failed, []);
+    wait_equal(&cluster, &[0, 1, 2]).await;
     for member in 0..3 {
         assert!(members(&cluster.client(member)).await.expect("it lists").iter().any(|known| known.peer_ur_ls == [url.clone()]));
     }
-    wait_equal(&cluster, &[0, 1, 2]).await;
 }
 
 /// An operator changes the URL first and moves the member then. Meanwhile it is reached where it was.
@@ -84,7 +84,7 @@ async fn a_member_that_has_not_moved_yet_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_moves_on_request() {
-    let mut cluster = Cluster::running(3, &QUICK).await;
+    let mut cluster = Cluster::running(3, &CALM).await;
     let leader = cluster.wait_leader().await;
     let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
     let ids = [id_of(&cluster, 0, 0).await, id_of(&cluster, 0, 1).await, id_of(&cluster, 0, 2).await];
@@ -142,7 +142,7 @@ async fn a_leader_that_is_told_to_stop_hands_over() {
 /// Members that find each other by socket files: they found a cluster, survive their leader's death, and another one joins.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_may_live_at_socket_files() {
-    let mut cluster = Cluster::prepare(3, &QUICK);
+    let mut cluster = Cluster::prepare(3, &CALM);
     let url = |cluster: &Cluster, member: usize| format!("unix://{}", cluster.root().join(format!("peer{member}")).display());
     let settle = |cluster: &mut Cluster, member: usize| {
         let url = url(cluster, member);
@@ -165,15 +165,11 @@ async fn members_may_live_at_socket_files() {
     cluster.start(dead);
     cluster.wait_ready(dead).await;
 
-    let fourth = cluster.add(&QUICK);
+    let fourth = cluster.add(&CALM);
     settle(&mut cluster, fourth);
     cluster.members[fourth].flags.push("--initial-cluster-state=existing".into());
     let peer = url(&cluster, fourth);
-    insist("member add", || async {
-        let request = pb::MemberAddRequest { peer_ur_ls: vec![peer.clone()], ..pb::MemberAddRequest::default() };
-        cluster.client(leader).cluster.clone().member_add(request).await
-    })
-    .await;
+    insist_added_at(&cluster, leader, &peer, false).await;
     cluster.initial_cluster = all(&cluster);
     cluster.start(fourth);
     cluster.wait_ready(fourth).await;

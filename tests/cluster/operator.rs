@@ -5,11 +5,15 @@ use crate::harness::cluster::Cluster;
 use crate::harness::process::Ended;
 use crate::harness::{PATIENCE, eventually};
 use rusd::pb::etcdserverpb as pb;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Quick elections; changes aren't held up by the five seconds that a link must have been up.
 pub const QUICK: [&str; 3] = ["--heartbeat-interval=50", "--election-timeout=500", "--strict-reconfig-check=false"];
+
+/// The same, but nobody stands for election while a leader lives, however busy the machine is.
+pub const CALM: [&str; 3] = ["--heartbeat-interval=50", "--election-timeout=5000", "--strict-reconfig-check=false"];
 
 /// The members as one member knows them.
 pub async fn members(client: &Client) -> Result<Vec<pb::Member>, Status> {
@@ -27,10 +31,23 @@ pub async fn id_of(cluster: &Cluster, asked: usize, member: usize) -> u64 {
     .await
 }
 
+/// Who leads, and in which term.
+pub async fn leadership(cluster: &Cluster) -> (usize, u64) {
+    eventually("a leader", || async {
+        let leader = cluster.leader().await?;
+        let status = cluster.client(leader).status().await.ok()?;
+        (status.leader == status.header?.member_id).then_some((leader, status.raft_term))
+    })
+    .await
+}
+
 /// Adds a member through another one; answers its id. The process isn't started.
 pub async fn add(cluster: &Cluster, asked: usize, member: usize, learner: bool) -> Result<u64, Status> {
-    let peer_ur_ls = vec![cluster.members[member].peer_url()];
-    let request = pb::MemberAddRequest { peer_ur_ls, is_learner: learner };
+    add_at(cluster, asked, &cluster.members[member].peer_url(), learner).await
+}
+
+async fn add_at(cluster: &Cluster, asked: usize, url: &str, learner: bool) -> Result<u64, Status> {
+    let request = pb::MemberAddRequest { peer_ur_ls: vec![url.to_string()], is_learner: learner };
     let client = Client::patient(&cluster.members[asked].client_url());
     let answer = client.cluster.clone().member_add(request).await?.into_inner();
     Ok(answer.member.expect("the added member").id)
@@ -116,6 +133,48 @@ pub async fn insist<T, F: Future<Output = Result<T, Status>>>(what: &str, mut ca
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Adds a member, with patience; answers its id.
+pub async fn insist_added(cluster: &Cluster, asked: usize, member: usize, learner: bool) -> u64 {
+    insist_added_at(cluster, asked, &cluster.members[member].peer_url(), learner).await
+}
+
+/// The same for any URL. A call that failed may have added it: then it is refused when it is repeated, and the list tells the id.
+pub async fn insist_added_at(cluster: &Cluster, asked: usize, url: &str, learner: bool) -> u64 {
+    let unsure = AtomicBool::new(false);
+    insist("added", || async {
+        let status = match add_at(cluster, asked, url, learner).await {
+            Err(status) => status,
+            added => return added,
+        };
+        if status.message() != "etcdserver: Peer URLs already exists" {
+            unsure.store(true, Ordering::Relaxed);
+        } else if unsure.load(Ordering::Relaxed) {
+            let known = members(&cluster.client(asked)).await?;
+            if let Some(member) = known.into_iter().find(|known| known.peer_ur_ls == [url]) {
+                return Ok(member.id);
+            }
+        }
+        Err(status)
+    })
+    .await
+}
+
+/// Removes a member, with patience. A call that failed may have removed it: then there is nobody to remove when it is repeated.
+pub async fn insist_removed(cluster: &Cluster, asked: usize, id: u64) {
+    let unsure = AtomicBool::new(false);
+    insist("removed", || async {
+        match remove(cluster, asked, id).await {
+            Err(status) if status.code() != Code::NotFound => {
+                unsure.store(true, Ordering::Relaxed);
+                Err(status)
+            }
+            Err(_) if unsure.load(Ordering::Relaxed) => Ok(()),
+            answer => answer,
+        }
+    })
+    .await;
 }
 
 /// Until these members have the same members, and the same hash of all keys at one revision; somebody may be writing meanwhile.

@@ -91,8 +91,11 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
         }
         Kind::Terminate => {
             world.cluster.members[one].process.as_ref()?;
-            // Another fault may have stopped it.
+            // Another fault may have stopped it, or its disk: it couldn't end.
             world.cluster.resume(one);
+            if let Some(shim) = world.shims.get(one) {
+                shim.heal();
+            }
             world.cluster.terminate(one).await;
             if leads { "SIGTERM of the leader" } else { "SIGTERM" }
         }

@@ -101,18 +101,34 @@ func TestAnExpiredLeaseTakesItsKeysAlong(t *testing.T) {
 	t.Parallel()
 	ctx, prefix := scope(t)
 	client := cluster(t)
-	lease, err := client.Grant(ctx, 1)
-	must(t, err)
-	kept, err := client.Grant(ctx, 1)
+	kept, err := client.Grant(ctx, 10)
 	must(t, err)
 	alive, err := client.KeepAlive(ctx, kept.ID)
 	must(t, err)
 	all := watch(t, ctx, client, prefix, "", clientv3.WithPrefix())
 	put(t, ctx, client, prefix+"kept", "1", clientv3.WithLease(kept.ID))
-	put(t, ctx, client, prefix+"lost", "1", clientv3.WithLease(lease.ID))
+	eventually(t, "a key of a short lease", func() bool {
+		lease, err := client.Grant(ctx, 1)
+		must(t, err)
+		_, err = client.Put(ctx, prefix+"lost", "1", clientv3.WithLease(lease.ID))
+		if err == rpctypes.ErrLeaseNotFound {
+			// It was over before the put.
+			return false
+		}
+		must(t, err)
+		return true
+	})
 	all.expect("PUT kept=1", "PUT lost=1", "DELETE lost")
 	answer := <-alive
 	equal(t, "keep-alive", answer.ID, kept.ID)
+	least := kept.TTL
+	eventually(t, "it is kept alive: its time goes up again", func() bool {
+		known, err := client.TimeToLive(ctx, kept.ID)
+		must(t, err)
+		up := known.TTL > least
+		least = min(least, known.TTL)
+		return up
+	})
 	equal(t, "what is left", get(t, ctx, client, prefix, "", clientv3.WithPrefix()), "kept=1")
 }
 

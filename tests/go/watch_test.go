@@ -100,6 +100,10 @@ func TestAWatchBeginsInThePastOrTheFuture(t *testing.T) {
 	first := put(t, ctx, client, prefix+"k", "1")
 	second := put(t, ctx, client, prefix+"k", "2")
 	put(t, ctx, client, prefix+"other", "")
+	for _, member := range members(t) {
+		// Whichever serves the watch has both.
+		equal(t, "the present", get(t, ctx, member, prefix, "k"), "k=2")
+	}
 	past := watch(t, ctx, client, prefix, "k", clientv3.WithRev(first), clientv3.WithPrevKV())
 	answer := past.answer()
 	equal(t, "all of the past at once", len(answer.Events), 2)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
@@ -92,11 +93,21 @@ func TestReadsNeverGoBack(t *testing.T) {
 	t.Parallel()
 	ctx, prefix := scope(t)
 	client := cluster(t)
-	ordered := ordering.NewKV(client.KV, ordering.NewOrderViolationSwitchEndpointClosure(client))
+	// As NewOrderViolationSwitchEndpointClosure, which gives up after some answers of who lags, without a pause between them.
+	again := func(clientv3.Op, clientv3.OpResponse, int64) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+			return nil
+		}
+	}
+	ordered := ordering.NewKV(client.KV, again)
 	for i := range 30 {
 		put(t, ctx, ordered, prefix+"k", fmt.Sprint(i))
-		_, err := ordered.Get(ctx, prefix+"k", clientv3.WithSerializable())
+		found, err := ordered.Get(ctx, prefix+"k", clientv3.WithSerializable())
 		must(t, err)
+		equal(t, "what was put before", show(prefix, found), fmt.Sprintf("k=%d", i))
 	}
 }
 

@@ -1,7 +1,7 @@
 //! A client made of the crate's own stubs, and the real `etcdctl`.
 
 use super::process::{Ended, run};
-use super::{PATIENCE, tool};
+use super::{PATIENCE, POLL, tool};
 use rusd::pb::etcdserverpb::auth_client::AuthClient;
 use rusd::pb::etcdserverpb::cluster_client::ClusterClient;
 use rusd::pb::etcdserverpb::kv_client::KvClient;
@@ -10,9 +10,11 @@ use rusd::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd::pb::etcdserverpb::watch_client::WatchClient;
 use rusd::pb::etcdserverpb::{PutRequest, RangeRequest, StatusRequest, StatusResponse};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+
+const LEADER_CHANGED: &str = "etcdserver: leader changed";
 
 /// All services over one channel, which connects when it is first used and again when it breaks. Clones share it.
 #[derive(Clone)]
@@ -61,11 +63,20 @@ impl Client {
         self.read(key, false).await
     }
 
-    /// Reads one key, linearizably or locally.
+    /// Reads one key, linearizably or locally. A linearizable read that meets a change of leaders is refused, and repeated here, as etcd's
+    /// clients do.
     pub async fn read(&self, key: impl Into<Vec<u8>>, serializable: bool) -> Result<Option<Vec<u8>>, Status> {
         let request = RangeRequest { key: key.into().into(), serializable, ..Default::default() };
-        let answer = self.kv.clone().range(request).await?.into_inner();
-        Ok(answer.kvs.into_iter().next().map(|kv| kv.value.to_vec()))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.kv.clone().range(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner().kvs.into_iter().next().map(|kv| kv.value.to_vec())),
+                Err(status) if status.message() == LEADER_CHANGED && !serializable && Instant::now() < deadline => {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(status) => return Err(status),
+            }
+        }
     }
 
     /// The member's status.
