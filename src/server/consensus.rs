@@ -338,12 +338,20 @@ impl Consensus {
     /// It took longer than `patience`; this member takes no writes until somebody leads.
     pub(super) async fn transfer_leader(&self, target: u64, patience: Duration) -> Result<(), Error> {
         let mut leader = self.watch_leader();
-        self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
-        match tokio::time::timeout(patience, leader.wait_for(|leader| *leader != self.member_id && *leader != 0)).await {
-            Ok(Ok(now)) if *now == target => Ok(()),
-            Ok(Ok(_)) => Err(Error::NotLeader),
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => Err(Error::TimeoutLeaderTransfer),
+        let deadline = Instant::now() + patience;
+        loop {
+            // Openraft says so once, with little patience: a target that is slow for a moment would miss it, and nobody leads until an
+            // election timeout. Who has heard it and voted takes no notice of another time.
+            self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+            let turn = deadline.min(Instant::now() + self.times.lease / 3);
+            let other = leader.wait_for(|leader| *leader != self.member_id && *leader != 0);
+            match tokio::time::timeout_at(turn.into(), other).await {
+                Ok(Ok(now)) if *now == target => return Ok(()),
+                Ok(Ok(_)) => return Err(Error::NotLeader),
+                Ok(Err(_)) => return Err(Error::Stopped),
+                Err(_) if Instant::now() < deadline => {}
+                Err(_) => return Err(Error::TimeoutLeaderTransfer),
+            }
         }
     }
 

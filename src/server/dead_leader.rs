@@ -46,7 +46,7 @@ async fn replace(consensus: &Consensus, presence: &Presence) {
     if dead == 0 || dead == consensus.member_id() || !turns_out_dead(consensus, presence, dead).await {
         return;
     }
-    let term = consensus.voted_term();
+    let mut term = consensus.voted_term();
     let mut voters: Vec<u64> = consensus.voters().into_iter().filter(|id| *id != dead).collect();
     voters.sort_unstable();
     if !consensus.give_up_lease_of(dead).await {
@@ -63,6 +63,8 @@ async fn replace(consensus: &Consensus, presence: &Presence) {
         tokio::time::sleep(TURN * u32::try_from(turn).unwrap_or(u32::MAX)).await;
         while take_turn(consensus, presence, dead, term).await {
             tokio::time::sleep(TURN * count).await;
+            // A candidate has had its time; votes that were split must not end the turns.
+            term = consensus.voted_term();
         }
     };
     tokio::select! {

@@ -193,7 +193,11 @@ impl Members {
             }
             self.check(change, &self.state.members())?;
         }
-        let to = self.hand_over.to_best(self.election_timeout).await?;
+        let to = match self.hand_over.to_best(self.election_timeout).await {
+            // It is under way: this member leads no more, and somebody will.
+            Err(Error::TimeoutLeaderTransfer) => return Err(AppendFailure::NotLeader.into()),
+            to => to?,
+        };
         tracing::info!(to = format!("{to:x}"), "handed leadership over before this member is removed");
         Err(AppendFailure::NotLeader.into())
     }

@@ -50,7 +50,7 @@ impl Recovering {
         let (sender, batches) = sync_channel::<Vec<Record>>(BATCHES);
         let build = move || {
             let mut builder = Builder::new(memory_bytes);
-            batches.into_iter().flatten().for_each(|record| builder.add(record));
+            batches.into_iter().flatten().for_each(|record| builder.add(&record));
             builder
         };
         let builder = std::thread::Builder::new().name("rusd-index".into()).spawn(build);

@@ -4,6 +4,7 @@ use super::Store;
 use super::entry::{Entry, Older};
 use super::index::Index;
 use super::item::Item;
+use super::leaf::{common, head};
 use super::tree::Tree;
 use crate::statelog::StateLog;
 use crate::types::Record;
@@ -12,9 +13,22 @@ use std::sync::Arc;
 /// Keys pruned at a time.
 const CHUNK_KEYS: usize = 1000;
 
+/// Changes gathered before they go into the tree in key order, at most: so many, or so many bytes of keys and values. Each way down the
+/// tree waits for memory a dozen times; neighbours share the wait.
+const GATHERED: usize = 128 << 10;
+const GATHERED_BYTES: usize = 32 << 20;
+
 /// Collects records in any order at start.
 pub struct Builder {
     tree: Tree,
+    /// Changes that aren't in the tree yet, each with the head of its key.
+    gathered: Vec<(u64, Item)>,
+    gathered_bytes: usize,
+    /// Bytes that all gathered keys begin with, or fewer: where heads begin.
+    shared: usize,
+    /// It shrank after some heads were taken.
+    stale: bool,
+    /// Of values in the tree or gathered.
     resident: u64,
     budget: u64,
     last: i64,
@@ -24,23 +38,57 @@ pub struct Builder {
 impl Builder {
     /// Empty; `memory_bytes` is the budget of resident values.
     pub fn new(memory_bytes: u64) -> Self {
-        Self { tree: Tree::default(), resident: 0, budget: memory_bytes, last: 0, leased: false }
+        let budget = memory_bytes;
+        Self {
+            tree: Tree::default(),
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            shared: usize::MAX,
+            stale: false,
+            resident: 0,
+            budget,
+            last: 0,
+            leased: false,
+        }
     }
 
     /// Takes one record; doubles are ignored. Keeps no part of the frame it comes from.
-    pub fn add(&mut self, record: Record) {
+    pub fn add(&mut self, record: &Record) {
+        let kv = &record.kv;
         self.last = self.last.max(record.revision.main);
-        self.leased |= record.kv.lease != 0;
-        let fits = record.kv.value.is_empty() || self.resident + record.kv.value.len() as u64 <= self.budget;
-        let item = || Item::new(&record, fits);
-        let (added, freed) = self.tree.upsert(&record.kv.key, |entry| match entry {
-            Some(entry) => (entry.join(&record, item), None),
-            None => {
-                let item = item();
-                ((item.resident().unwrap_or(0), 0), Some(Entry::new(item)))
-            }
+        self.leased |= kv.lease != 0;
+        let fits = kv.value.is_empty() || self.resident + kv.value.len() as u64 <= self.budget;
+        let item = Item::new(record, fits);
+        self.resident += item.resident().unwrap_or(0) as u64;
+        self.gathered_bytes += item.as_ref().len();
+        let shared = match self.gathered.first() {
+            Some((_, first)) => common(&first.key()[..self.shared], &kv.key),
+            None => self.shared.min(kv.key.len()),
+        };
+        self.stale |= shared < self.shared;
+        self.shared = shared;
+        self.gathered.push((head(&kv.key, shared), item));
+        if self.gathered.len() >= GATHERED || self.gathered_bytes >= GATHERED_BYTES {
+            self.settle();
+        }
+    }
+
+    /// What was gathered goes into the tree.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            self.gathered.iter_mut().for_each(|(first, item)| *first = head(item.key(), self.shared));
+        }
+        self.gathered.sort_unstable_by(|(a, left), (b, right)| {
+            a.cmp(b).then_with(|| left.key().cmp(right.key())).then_with(|| left.revision().cmp(&right.revision()))
         });
-        self.resident = self.resident + added as u64 - freed as u64;
+        for (_, item) in self.gathered.drain(..) {
+            let freed = self.tree.upsert(item.key(), |entry| match entry {
+                Some(entry) => (entry.join(item.clone()), None),
+                None => (0, Some(Entry::new(item.clone()))),
+            });
+            self.resident -= freed as u64;
+        }
+        self.gathered_bytes = 0;
     }
 
     /// Whether any record had a lease.
@@ -51,6 +99,8 @@ impl Builder {
     /// Prunes what `compact_revision` hides (telling `log` what died), restores the revision = max(last record, compact revision, 1).
     /// `compact_revision` is -1 if never compacted.
     pub fn finish(mut self, log: Arc<StateLog>, compact_revision: i64) -> Store {
+        self.settle();
+        self.gathered = Vec::new();
         let mut next = Vec::new();
         loop {
             let mut keys: Vec<Vec<u8>> = Vec::new();

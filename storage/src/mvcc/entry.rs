@@ -127,22 +127,19 @@ impl Entry {
         kv.value.len()
     }
 
-    /// Learns, while the store is built, of a change in any order; a double changes nothing. `item` makes it, resident or not. Bytes of
-    /// values that became resident, and that ceased to be.
-    pub fn join(&mut self, record: &Record, item: impl FnOnce() -> Item) -> (usize, usize) {
-        let newest = self.item.revision();
-        if newest < record.revision {
-            let item = item();
-            let added = item.resident().unwrap_or(0);
-            return (added, self.supersede(item));
+    /// Learns, while the store is built, of a change in any order; a double changes nothing. Bytes of the value that is no longer resident.
+    pub fn join(&mut self, item: Item) -> usize {
+        let (newest, revision) = (self.item.revision(), item.revision());
+        if newest < revision {
+            return self.supersede(item);
         }
-        if newest > record.revision {
+        if newest > revision {
             let older = self.older.get_or_insert_default();
-            if let Err(at) = older.binary_search_by_key(&record.revision, Older::revision) {
-                older.insert(at, Older::new(record.revision, record.tombstone));
+            if let Err(at) = older.binary_search_by_key(&revision, Older::revision) {
+                older.insert(at, Older::new(revision, item.tombstone()));
             }
         }
-        (0, 0)
+        item.resident().unwrap_or(0)
     }
 
     /// Whether compaction at `compact` leaves a change that happened: what `prune` keeps, of a key that may be pruned already.

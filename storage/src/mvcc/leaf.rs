@@ -20,7 +20,7 @@ pub struct Leaf {
 }
 
 /// The eight bytes from `at` on as a number that sorts as they do; what lies beyond the key counts as zeros.
-fn head(key: &[u8], at: usize) -> u64 {
+pub fn head(key: &[u8], at: usize) -> u64 {
     let rest = key.get(at..).unwrap_or_default();
     match rest.first_chunk() {
         Some(whole) => u64::from_be_bytes(*whole),
@@ -28,7 +28,8 @@ fn head(key: &[u8], at: usize) -> u64 {
     }
 }
 
-fn common(left: &[u8], right: &[u8]) -> usize {
+/// How many bytes both begin with.
+pub fn common(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(a, b)| a == b).count()
 }
 
@@ -49,10 +50,21 @@ impl Leaf {
         &mut self.entries[at]
     }
 
+    fn common(&self) -> usize {
+        let ends = self.entries.first().zip(self.entries.last());
+        ends.map_or(0, |(first, last)| common(first.key(), last.key()))
+    }
+
+    /// After a split: heads are taken anew only if the keys that are left share more, for that looks at every key.
+    fn narrow(&mut self) {
+        if self.common() > self.shared {
+            self.survey();
+        }
+    }
+
     /// Finds what the keys share, and their heads, anew.
     fn survey(&mut self) {
-        let ends = self.entries.first().zip(self.entries.last());
-        self.shared = ends.map_or(0, |(first, last)| common(first.key(), last.key()));
+        self.shared = self.common();
         self.heads.clear();
         self.heads.extend(self.entries.iter().map(|entry| head(entry.key(), self.shared)));
     }
@@ -81,8 +93,13 @@ impl Leaf {
         if at == LEAF_ENTRIES {
             return Some(Self::of(vec![entry]));
         }
-        let mut right = Self::of(self.entries.split_off(LEAF_ENTRIES / 2));
-        self.survey();
+        let mut right = Self {
+            entries: self.entries.split_off(LEAF_ENTRIES / 2),
+            heads: self.heads.split_off(LEAF_ENTRIES / 2),
+            shared: self.shared,
+        };
+        right.narrow();
+        self.narrow();
         match at.checked_sub(self.entries.len()) {
             Some(at) => right.put(at, entry),
             None => self.put(at, entry),

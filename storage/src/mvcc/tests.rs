@@ -175,7 +175,7 @@ impl Bench {
     fn recover(&mut self) -> Option<LogPosition> {
         let (mut recovery, mut builder) = (Recovery::new(), Builder::new(self.memory));
         for (id, frame) in self.frames.all() {
-            recovery.frame(id, frame, &mut |record| builder.add(record)).expect("sound");
+            recovery.frame(id, frame, &mut |record| builder.add(&record)).expect("sound");
         }
         let (applied, deltas, directory) = recovery.finish().expect("sound");
         let compacted = deltas.iter().rev().find_map(|(_, delta)| match delta.delta {
