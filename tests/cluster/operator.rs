@@ -5,7 +5,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::process::Ended;
 use crate::harness::{PATIENCE, eventually};
 use rusd::pb::etcdserverpb as pb;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -177,18 +177,33 @@ pub async fn insist_removed(cluster: &Cluster, asked: usize, id: u64) {
     .await;
 }
 
-/// Until these members have the same members, and the same hash of all keys at one revision; somebody may be writing meanwhile.
+/// Until these members have the same members, and the same hash of all keys at a revision that one of them had when this began; somebody may
+/// be writing meanwhile.
 pub async fn wait_equal(cluster: &Cluster, which: &[usize]) {
+    // Of whoever was ahead when this began; 0 = to be asked.
+    let reached = AtomicI64::new(0);
     eventually("equal members", || async {
         let clients: Vec<Client> = which.iter().map(|member| cluster.client(*member)).collect();
-        let mut revision = i64::MAX;
-        for client in &clients {
-            revision = revision.min(client.status().await.ok()?.header?.revision);
+        if reached.load(Ordering::Relaxed) == 0 {
+            let mut ahead = 0;
+            for client in &clients {
+                ahead = client.status().await.ok()?.header?.revision.max(ahead);
+            }
+            reached.store(ahead, Ordering::Relaxed);
         }
+        let revision = reached.load(Ordering::Relaxed);
         let mut seen = Vec::new();
         for client in &clients {
-            let hash = client.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await.ok()?.into_inner();
-            seen.push((members(client).await.ok()?, hash.hash));
+            let hash = match client.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await {
+                Ok(answer) => answer.into_inner().hash,
+                Err(status) => {
+                    if status.message().contains("compacted") {
+                        reached.store(0, Ordering::Relaxed);
+                    }
+                    return None;
+                }
+            };
+            seen.push((members(client).await.ok()?, hash));
         }
         seen.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
     })

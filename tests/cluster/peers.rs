@@ -126,12 +126,13 @@ pub fn peer(cluster: &Cluster) -> Mouth {
     Mouth { client, caller: identity(cluster, 1) }
 }
 
-/// HashKV of every member at one revision.
+/// HashKV of every member at one revision, once it has reached it.
 async fn hashes(cluster: &Cluster, revision: i64) -> Vec<u32> {
     let mut hashes = Vec::new();
     for member in 0..cluster.len().min(3) {
-        let mut maintenance = cluster.client(member).maintenance;
-        hashes.push(maintenance.hash_kv(HashKvRequest { revision }).await.expect("a hash").into_inner().hash);
+        let client = cluster.client(member);
+        let hash = || async { client.maintenance.clone().hash_kv(HashKvRequest { revision }).await };
+        hashes.push(insist("a hash", hash).await.into_inner().hash);
     }
     hashes
 }

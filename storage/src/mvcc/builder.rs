@@ -15,7 +15,7 @@ const CHUNK_KEYS: usize = 1000;
 
 /// Changes gathered before they go into the tree in key order, at most: so many, or so many bytes of keys and values. Each way down the
 /// tree waits for memory a dozen times; neighbours share the wait.
-const GATHERED: usize = 128 << 10;
+const GATHERED: usize = if cfg!(test) { 20 } else { 128 << 10 };
 const GATHERED_BYTES: usize = 32 << 20;
 
 /// Collects records in any order at start.

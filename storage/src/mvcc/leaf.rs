@@ -93,11 +93,8 @@ impl Leaf {
         if at == LEAF_ENTRIES {
             return Some(Self::of(vec![entry]));
         }
-        let mut right = Self {
-            entries: self.entries.split_off(LEAF_ENTRIES / 2),
-            heads: self.heads.split_off(LEAF_ENTRIES / 2),
-            shared: self.shared,
-        };
+        let mut right =
+            Self { entries: self.entries.split_off(LEAF_ENTRIES / 2), heads: self.heads.split_off(LEAF_ENTRIES / 2), shared: self.shared };
         right.narrow();
         self.narrow();
         match at.checked_sub(self.entries.len()) {
