@@ -17,12 +17,16 @@ const CHUNK_KEYS: usize = 1000;
 /// tree waits for memory a dozen times; neighbours share the wait.
 const GATHERED: usize = if cfg!(test) { 20 } else { 128 << 10 };
 const GATHERED_BYTES: usize = 32 << 20;
+/// So many of the last gathering go into the tree with each new change: whoever reads the next frames should not wait for all at once.
+const SETTLED_MEANWHILE: usize = 2;
 
 /// Collects records in any order at start.
 pub struct Builder {
     tree: Tree,
     /// Changes that aren't in the tree yet, each with the head of its key.
     gathered: Vec<(u64, Item)>,
+    /// The same, in key order, on their way.
+    settling: std::vec::IntoIter<(u64, Item)>,
     gathered_bytes: usize,
     /// Bytes that all gathered keys begin with, or fewer: where heads begin.
     shared: usize,
@@ -42,6 +46,7 @@ impl Builder {
         Self {
             tree: Tree::default(),
             gathered: Vec::new(),
+            settling: Vec::new().into_iter(),
             gathered_bytes: 0,
             shared: usize::MAX,
             stale: false,
@@ -68,27 +73,35 @@ impl Builder {
         self.stale |= shared < self.shared;
         self.shared = shared;
         self.gathered.push((head(&kv.key, shared), item));
+        self.settle(SETTLED_MEANWHILE);
         if self.gathered.len() >= GATHERED || self.gathered_bytes >= GATHERED_BYTES {
-            self.settle();
+            self.sort();
         }
     }
 
-    /// What was gathered goes into the tree.
-    fn settle(&mut self) {
+    /// What was gathered is on its way.
+    fn sort(&mut self) {
+        self.settle(usize::MAX);
+        let mut gathered = std::mem::replace(&mut self.gathered, Vec::with_capacity(GATHERED));
+        self.gathered_bytes = 0;
         if std::mem::take(&mut self.stale) {
-            self.gathered.iter_mut().for_each(|(first, item)| *first = head(item.key(), self.shared));
+            gathered.iter_mut().for_each(|(first, item)| *first = head(item.key(), self.shared));
         }
-        self.gathered.sort_unstable_by(|(a, left), (b, right)| {
+        gathered.sort_unstable_by(|(a, left), (b, right)| {
             a.cmp(b).then_with(|| left.key().cmp(right.key())).then_with(|| left.revision().cmp(&right.revision()))
         });
-        for (_, item) in self.gathered.drain(..) {
+        self.settling = gathered.into_iter();
+    }
+
+    /// So many of those on their way go into the tree.
+    fn settle(&mut self, count: usize) {
+        for (_, item) in self.settling.by_ref().take(count) {
             let freed = self.tree.upsert(item.key(), |entry| match entry {
                 Some(entry) => (entry.join(item.clone()), None),
                 None => (0, Some(Entry::new(item.clone()))),
             });
             self.resident -= freed as u64;
         }
-        self.gathered_bytes = 0;
     }
 
     /// Whether any record had a lease.
@@ -99,8 +112,9 @@ impl Builder {
     /// Prunes what `compact_revision` hides (telling `log` what died), restores the revision = max(last record, compact revision, 1).
     /// `compact_revision` is -1 if never compacted.
     pub fn finish(mut self, log: Arc<StateLog>, compact_revision: i64) -> Store {
-        self.settle();
-        self.gathered = Vec::new();
+        self.sort();
+        self.settle(usize::MAX);
+        (self.gathered, self.settling) = (Vec::new(), Vec::new().into_iter());
         let mut next = Vec::new();
         loop {
             let mut keys: Vec<Vec<u8>> = Vec::new();

@@ -184,6 +184,8 @@ impl Bench {
         });
         self.log = Arc::new(StateLog::with_frames(self.frames.clone(), directory, applied));
         self.store = builder.finish(self.log.clone(), compacted.unwrap_or(-1));
+        let there = self.store.index.read().tree.iter_from(b"").filter_map(|entry| entry.item.resident()).sum::<usize>();
+        assert_eq!(self.store.resident_bytes(), there as u64);
         applied
     }
 
