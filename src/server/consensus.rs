@@ -30,6 +30,9 @@ pub const REPETITIVE: &[&str] =
 /// stopped by itself, [`Consensus`] says so.
 pub const PARTING: &[&str] = &["openraft::raft::raft_inner", "openraft::raft::stream_append"];
 
+/// A target that hasn't taken over in this time is told again.
+const TRANSFER_TURN: Duration = Duration::from_millis(250);
+
 /// openraft, and what we know about leadership.
 pub struct Consensus {
     raft: Raft,
@@ -339,17 +342,19 @@ impl Consensus {
     pub(super) async fn transfer_leader(&self, target: u64, patience: Duration) -> Result<(), Error> {
         let mut leader = self.watch_leader();
         let deadline = Instant::now() + patience;
+        let (_, term) = self.believed_leadership();
         loop {
             // Openraft says so once, with little patience: a target that is slow for a moment would miss it, and nobody leads until an
             // election timeout. Who has heard it and voted takes no notice of another time.
             self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
-            let turn = deadline.min(Instant::now() + self.times.lease / 3);
+            let turn = deadline.min(Instant::now() + TRANSFER_TURN.min(self.times.lease / 3));
             let other = leader.wait_for(|leader| *leader != self.member_id && *leader != 0);
             match tokio::time::timeout_at(turn.into(), other).await {
                 Ok(Ok(now)) if *now == target => return Ok(()),
                 Ok(Ok(_)) => return Err(Error::NotLeader),
                 Ok(Err(_)) => return Err(Error::Stopped),
-                Err(_) if Instant::now() < deadline => {}
+                // Elected again meanwhile, it would give away what it has just won.
+                Err(_) if Instant::now() < deadline && self.believed_leadership().1 == term => {}
                 Err(_) => return Err(Error::TimeoutLeaderTransfer),
             }
         }

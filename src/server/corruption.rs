@@ -78,8 +78,8 @@ pub async fn answer(state: &Arc<State>, question: pb::HashQuestion) -> pb::HashA
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
-    /// So many members, this one included, have the same.
-    Equal(usize),
+    /// So many members, this one included, have the same. `waiting` as below.
+    Equal { members: usize, waiting: bool },
     /// These differ from a majority of all members.
     Different(Vec<u64>),
     /// There are differences, and a majority for nothing. `waiting`: somebody gave nothing to compare, and may yet decide it.
@@ -91,7 +91,8 @@ impl Found {
     fn names(&self) -> String {
         match self {
             Self::Different(whose) => whose.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),
-            Self::Equal(_) | Self::Undecided { .. } => "0".into(),
+            Self::Equal { .. } => String::new(),
+            Self::Undecided { .. } => "0".into(),
         }
     }
 }
@@ -101,13 +102,14 @@ fn compare(me: u64, own: Hashed, others: &[(u64, Option<Hashed>)]) -> Found {
     let comparable = others.iter().filter_map(|(id, answer)| Some((*id, answer.filter(|answer| answer.1 == own.1)?.0)));
     let all: Vec<(u64, u32)> = comparable.chain([(me, own.0)]).collect();
     let same = |hash: u32| all.iter().filter(|(_, other)| *other == hash).count();
-    if same(own.0) == all.len() {
-        return Found::Equal(all.len());
-    }
     let members = others.len() + 1;
+    let waiting = all.len() < members;
+    if same(own.0) == all.len() {
+        return Found::Equal { members: all.len(), waiting };
+    }
     match all.iter().find(|(_, hash)| same(*hash) * 2 > members) {
         Some((_, right)) => Found::Different(all.iter().filter(|(_, hash)| hash != right).map(|(id, _)| *id).collect()),
-        None => Found::Undecided { waiting: all.len() < members },
+        None => Found::Undecided { waiting },
     }
 }
 
@@ -130,7 +132,9 @@ async fn ask(server: &Server, id: u64, question: pb::HashQuestion, patience: Dur
 
 async fn others(server: &Server, question: pb::HashQuestion, patience: Duration) -> Vec<(u64, Option<Hashed>)> {
     let me = server.identity.member_id;
-    let others = server.state.members().into_iter().map(|member| member.id).filter(|id| *id != me);
+    // Who never came has no history.
+    let came = server.state.members().into_iter().filter(|member| member.data_dir_id != 0);
+    let others = came.map(|member| member.id).filter(|id| *id != me);
     join_all(others.map(|id| async move { (id, ask(server, id, question, patience).await) })).await
 }
 
@@ -206,28 +210,38 @@ impl Kind {
     }
 }
 
-/// One check, and a second one when the first has found something. As long as somebody who has not answered may decide it, and at most
-/// for [`REACH`], it is done again: a compaction reaches the members one after the other.
+/// One check, and a second one when the first has found something. As long as somebody who gave nothing to compare may decide it, and at
+/// most for [`REACH`], it is done again: a compaction reaches the members one after the other. What differed once is equal only when all
+/// say so.
 async fn check(server: &Server, kind: Kind) {
     let deadline = Instant::now() + REACH;
-    let mut before = None;
+    let Some(mut question) = kind.question(&server.state) else { return };
+    let (mut before, mut differed) = (None, false);
     loop {
-        let Some(question) = kind.question(&server.state) else { return };
         let Some(found) = round(server, question).await else { return };
-        match &found {
-            Found::Equal(members) => {
-                tracing::debug!(?kind, members, revision = question.revision, "the members have the same history");
+        let revision = question.revision;
+        let waits = match found {
+            Found::Equal { members, waiting } if !differed || !waiting => {
+                tracing::debug!(?kind, members, revision, "the members have the same history");
                 return;
             }
-            Found::Undecided { waiting: true } if Instant::now() < deadline => {
-                before = None;
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-            _ => tracing::warn!(?kind, whose = found.names(), revision = question.revision, "members have different histories"),
+            Found::Equal { waiting, .. } | Found::Undecided { waiting } => waiting && Instant::now() < deadline,
+            Found::Different(_) => false,
+        };
+        if !differed {
+            tracing::warn!(?kind, whose = found.names(), revision, waits, "members have different histories");
+            differed = true;
         }
-        if before.replace(found).is_some() {
+        if waits {
+            before = None;
+            tokio::time::sleep(LOOK).await;
+        } else if before.replace(found).is_some() {
             break;
+        }
+        // That of a compaction stays answerable for the next ten.
+        if let Kind::Full { .. } = kind {
+            let Some(newer) = kind.question(&server.state) else { return };
+            question = newer;
         }
     }
     match before {
@@ -236,7 +250,8 @@ async fn check(server: &Server, kind: Kind) {
                 raise(server, id).await;
             }
         }
-        _ => raise(server, 0).await,
+        Some(Found::Undecided { .. }) => raise(server, 0).await,
+        Some(Found::Equal { .. }) | None => tracing::warn!(?kind, "the difference can't be seen any more: not everybody answers"),
     }
 }
 
@@ -282,15 +297,15 @@ mod tests {
             let others: Vec<_> = others.iter().map(|(id, hash, compacted)| (*id, Some((*hash, *compacted)))).collect();
             compare(1, (own, 5), &others)
         };
-        assert_eq!(of(7, &[(2, 7, 5), (3, 7, 5)]), Found::Equal(3));
+        assert_eq!(of(7, &[(2, 7, 5), (3, 7, 5)]), Found::Equal { members: 3, waiting: false });
         assert_eq!(of(7, &[(2, 7, 5), (3, 8, 5)]), Found::Different(vec![3]));
         assert_eq!(of(8, &[(2, 7, 5), (3, 7, 5)]), Found::Different(vec![1]), "the leader itself");
-        assert_eq!(of(7, &[(2, 7, 5), (3, 8, 4)]), Found::Equal(2), "another compact revision says nothing");
+        assert_eq!(of(7, &[(2, 7, 5), (3, 8, 4)]), Found::Equal { members: 2, waiting: true }, "another compact revision says nothing");
         assert_eq!(of(7, &[(2, 8, 5)]), Found::Undecided { waiting: false });
         assert_eq!(of(7, &[(2, 8, 5), (3, 9, 5)]), Found::Undecided { waiting: false });
         assert_eq!(of(7, &[(2, 8, 5), (3, 7, 4)]), Found::Undecided { waiting: true }, "the third is about to compact");
         assert_eq!(of(7, &[(2, 7, 5), (3, 8, 5), (4, 7, 4), (5, 8, 4)]), Found::Undecided { waiting: true }, "two of five");
         assert_eq!(of(7, &[(2, 7, 5), (3, 7, 5), (4, 9, 5), (5, 8, 5)]), Found::Different(vec![4, 5]));
-        assert_eq!(compare(1, (7, 5), &[(2, None), (3, None)]), Found::Equal(1), "nobody to compare with");
+        assert_eq!(compare(1, (7, 5), &[(2, None), (3, None)]), Found::Equal { members: 1, waiting: true }, "nobody to compare with");
     }
 }

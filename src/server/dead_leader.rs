@@ -62,9 +62,12 @@ async fn replace(consensus: &Consensus, presence: &Presence) {
     let work = async {
         tokio::time::sleep(TURN * u32::try_from(turn).unwrap_or(u32::MAX)).await;
         while take_turn(consensus, presence, dead, term).await {
+            let voted = consensus.voted_term();
             tokio::time::sleep(TURN * count).await;
-            // A candidate has had its time; votes that were split must not end the turns.
-            term = consensus.voted_term();
+            // That candidate has had its time; votes that were split must not end the turns.
+            if consensus.voted_term() == voted {
+                term = voted;
+            }
         }
     };
     tokio::select! {

@@ -111,6 +111,7 @@ async fn removing_the_leader_leaves_no_gap() {
     let written = writer.stop().await;
     assert_eq!(written.failed, []);
     println!("{} writes, longest gap {:?}", written.acknowledged.len(), written.gap);
+    assert!(written.gap < Duration::from_secs(5), "an election timeout was waited for: {:?}", written.gap);
     written.must_be_at(&cluster.client(left[0])).await;
     assert_eq!(members(&cluster.client(left[0])).await.expect("it lists").len(), 1);
 }

@@ -103,6 +103,7 @@ async fn leadership_moves_on_request() {
     let written = writer.stop().await;
     assert_eq!(written.failed, []);
     println!("3 moves, {} writes, longest gap {:?}", written.acknowledged.len(), written.gap);
+    assert!(written.gap < Duration::from_secs(5), "an election timeout was waited for: {:?}", written.gap);
 
     // To a dead member it takes an election timeout, an error, and nothing else changes.
     cluster.kill(other);

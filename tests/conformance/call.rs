@@ -100,7 +100,7 @@ normal!(
 );
 
 /// No lease of a test is older, also on a slow machine.
-const AGE_MAX_SECS: i64 = 600;
+const AGE_MAX_SECS: i64 = 200;
 
 impl Normal for LeaseTimeToLiveResponse {
     /// The order of the keys is nobody's promise, and the time goes on between the two calls.

@@ -194,8 +194,8 @@ impl Members {
             self.check(change, &self.state.members())?;
         }
         let to = match self.hand_over.to_best(self.election_timeout).await {
-            // It is under way: this member leads no more, and somebody will.
-            Err(Error::TimeoutLeaderTransfer) => return Err(AppendFailure::NotLeader.into()),
+            // It may be under way, and then this member leads no more. Either way nothing was changed: the asker tries again.
+            Err(Error::TimeoutLeaderTransfer | Error::NotLeader) => return Err(AppendFailure::NotLeader.into()),
             to => to?,
         };
         tracing::info!(to = format!("{to:x}"), "handed leadership over before this member is removed");

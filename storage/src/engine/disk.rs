@@ -224,7 +224,7 @@ impl Disk {
     pub fn read_run(&self, ring: RingName, id: u64, slots: &[u32]) -> Result<Option<Bytes>, StorageError> {
         if let [slot] = slots {
             let Some((header, value, at)) = self.read(ring, *slot)? else { return Ok(None) };
-            return Ok((header.id == id).then(|| Bytes::copy_from_slice(&value[at..])));
+            return Ok((header.id == id).then(|| Bytes::from_owner(value).slice(at..)));
         }
         let mut body = Vec::new();
         for (part, slot) in slots.iter().enumerate() {
@@ -241,7 +241,7 @@ impl Disk {
     pub fn scan(
         &self,
         ring: RingName,
-        mut see: impl FnMut(u32, Option<(Header, &[u8])>) -> Result<(), StorageError>,
+        mut see: impl FnMut(u32, Option<(Header, Bytes)>) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         let mut slots = self.ring(ring).iter();
         loop {
@@ -258,7 +258,7 @@ impl Disk {
                 let (header, body) = frame::decode(&value).map_err(|bad| self.damaged(ring, slot, bad.to_string()))?;
                 guarded(&self.path, "scan of a ring", || let_go(self.ring(ring), slot, value.len()))?;
                 self.sequence.fetch_max(frame::sequence(&value), Ordering::Relaxed);
-                see(slot, Some((header, &value[body..])))?;
+                see(slot, Some((header, Bytes::from_owner(value).slice(body..))))?;
             }
         }
     }

@@ -142,20 +142,20 @@ struct Runs<'a> {
 }
 
 impl Runs<'_> {
-    fn part(&mut self, header: &Header, part: &[u8]) -> Result<(), StorageError> {
-        let body = if header.parts == 1 { Some(Bytes::copy_from_slice(part)) } else { self.gather(header, part) };
+    fn part(&mut self, header: &Header, part: Bytes) -> Result<(), StorageError> {
+        let body = if header.parts == 1 { Some(part) } else { self.gather(header, part) };
         let Some(body) = body else { return Ok(()) };
         (self.visit)(Shown::Frame(FrameId(header.id), StateFrame { span: header.span, body }))
     }
 
     /// The whole run, if this was the last that was missing.
-    fn gather(&mut self, header: &Header, part: &[u8]) -> Option<Bytes> {
+    fn gather(&mut self, header: &Header, part: Bytes) -> Option<Bytes> {
         if self.later.contains(&header.id) {
             return None;
         }
         let parts = self.parts.entry(header.id).or_default();
-        parts.push((header.part, Bytes::copy_from_slice(part)));
         self.bytes += part.len();
+        parts.push((header.part, part));
         let whole = parts.len() >= header.parts as usize;
         if !whole && self.bytes <= self.bytes_max {
             return None;
@@ -171,7 +171,7 @@ impl Runs<'_> {
     }
 }
 
-type See<'a> = &'a mut dyn FnMut(&Header, &[u8]) -> Result<(), StorageError>;
+type See<'a> = &'a mut dyn FnMut(&Header, Bytes) -> Result<(), StorageError>;
 
 /// Verifies a ring's frames; `see` gets those that count.
 fn load(disk: &Disk, name: RingName, floor: Option<LogPosition>, see: See<'_>) -> Result<Ring, StorageError> {

@@ -4,7 +4,7 @@ use super::Store;
 use super::entry::{Entry, Older};
 use super::index::Index;
 use super::item::Item;
-use super::leaf::{common, head};
+use super::order::{self, Headed};
 use super::tree::Tree;
 use crate::statelog::StateLog;
 use crate::types::Record;
@@ -23,15 +23,11 @@ const SETTLED_MEANWHILE: usize = 2;
 /// Collects records in any order at start.
 pub struct Builder {
     tree: Tree,
-    /// Changes that aren't in the tree yet, each with the head of its key.
-    gathered: Vec<(u64, Item)>,
+    /// Changes that aren't in the tree yet.
+    gathered: Vec<Headed>,
     /// The same, in key order, on their way.
-    settling: std::vec::IntoIter<(u64, Item)>,
+    settling: std::vec::IntoIter<Headed>,
     gathered_bytes: usize,
-    /// Bytes that all gathered keys begin with, or fewer: where heads begin.
-    shared: usize,
-    /// It shrank after some heads were taken.
-    stale: bool,
     /// Of values in the tree or gathered.
     resident: u64,
     budget: u64,
@@ -48,8 +44,6 @@ impl Builder {
             gathered: Vec::new(),
             settling: Vec::new().into_iter(),
             gathered_bytes: 0,
-            shared: usize::MAX,
-            stale: false,
             resident: 0,
             budget,
             last: 0,
@@ -66,13 +60,7 @@ impl Builder {
         let item = Item::new(record, fits);
         self.resident += item.resident().unwrap_or(0) as u64;
         self.gathered_bytes += item.as_ref().len();
-        let shared = match self.gathered.first() {
-            Some((_, first)) => common(&first.key()[..self.shared], &kv.key),
-            None => self.shared.min(kv.key.len()),
-        };
-        self.stale |= shared < self.shared;
-        self.shared = shared;
-        self.gathered.push((head(&kv.key, shared), item));
+        self.gathered.push((0, item));
         self.settle(SETTLED_MEANWHILE);
         if self.gathered.len() >= GATHERED || self.gathered_bytes >= GATHERED_BYTES {
             self.sort();
@@ -84,12 +72,7 @@ impl Builder {
         self.settle(usize::MAX);
         let mut gathered = std::mem::replace(&mut self.gathered, Vec::with_capacity(GATHERED));
         self.gathered_bytes = 0;
-        if std::mem::take(&mut self.stale) {
-            gathered.iter_mut().for_each(|(first, item)| *first = head(item.key(), self.shared));
-        }
-        gathered.sort_unstable_by(|(a, left), (b, right)| {
-            a.cmp(b).then_with(|| left.key().cmp(right.key())).then_with(|| left.revision().cmp(&right.revision()))
-        });
+        order::sort(&mut gathered);
         self.settling = gathered.into_iter();
     }
 

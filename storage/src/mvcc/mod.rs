@@ -13,6 +13,7 @@ mod item;
 mod journal;
 mod leaf;
 mod listing;
+mod order;
 mod read;
 #[cfg(test)]
 mod tests;
