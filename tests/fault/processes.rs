@@ -94,7 +94,7 @@ pub async fn begin(kind: Kind, world: &mut World, random: &mut StdRng) -> Option
             // Another fault may have stopped it, or its disk: it couldn't end.
             world.cluster.resume(one);
             if let Some(shim) = world.shims.get(one) {
-                shim.heal();
+                shim.resume();
             }
             world.cluster.terminate(one).await;
             if leads { "SIGTERM of the leader" } else { "SIGTERM" }

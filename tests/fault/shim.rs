@@ -103,9 +103,14 @@ impl Shim {
         self.set(Word::SyncDelayMicros, i32::try_from(delay.as_micros()).expect("a short time"));
     }
 
-    /// Syncs and writes hang until [`Shim::heal`].
+    /// Syncs and writes hang until [`Shim::heal`] or [`Shim::resume`].
     pub fn stall(&self) {
         self.set(Word::Stalled, 1);
+    }
+
+    /// Ends a stall; other faults stay.
+    pub fn resume(&self) {
+        self.set(Word::Stalled, 0);
     }
 
     /// Syncs fail with this `errno`.
