@@ -99,17 +99,11 @@ normal!(
     AuthenticateResponse,
 );
 
-/// No lease of a test is older, also on a slow machine.
-const AGE_MAX_SECS: i64 = 200;
-
 impl Normal for LeaseTimeToLiveResponse {
-    /// The order of the keys is nobody's promise, and the time goes on between the two calls.
+    /// The order of the keys is nobody's promise.
     fn normal(&mut self) {
         normal_header(&mut self.header);
         self.keys.sort();
-        if self.granted_ttl > 0 && ((self.granted_ttl - AGE_MAX_SECS).max(1)..=self.granted_ttl).contains(&self.ttl) {
-            self.ttl = self.granted_ttl;
-        }
     }
 }
 
