@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn no_task_is_left_lying() {
         let pool = Arc::new((Mutex::new(VecDeque::new()), Condvar::new()));
-        let (done, results) = std::sync::mpsc::channel();
+        let (done, results) = std::sync::mpsc::sync_channel(20_000);
         let threads: Vec<_> = (0..7)
             .map(|_| {
                 let (pool, done) = (pool.clone(), done.clone());
