@@ -344,17 +344,24 @@ impl Consensus {
         let deadline = Instant::now() + patience;
         let (_, term) = self.believed_leadership();
         loop {
-            // Openraft says so once, with little patience: a target that is slow for a moment would miss it, and nobody leads until an
-            // election timeout. Who has heard it and voted takes no notice of another time.
-            self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+            match self.believed_leadership() {
+                // Openraft says so once, with little patience: a target that is slow for a moment would miss it, and nobody leads until an
+                // election timeout. Who has heard it and voted takes no notice of another time.
+                (leader, now) if leader == self.member_id && now == term => {
+                    self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+                }
+                // Elected again meanwhile, it would give away what it has just won.
+                (leader, _) if leader == self.member_id => return Err(Error::TimeoutLeaderTransfer),
+                // An election is under way.
+                _ => {}
+            }
             let turn = deadline.min(Instant::now() + TRANSFER_TURN.min(self.times.lease / 3));
             let other = leader.wait_for(|leader| *leader != self.member_id && *leader != 0);
             match tokio::time::timeout_at(turn.into(), other).await {
                 Ok(Ok(now)) if *now == target => return Ok(()),
                 Ok(Ok(_)) => return Err(Error::NotLeader),
                 Ok(Err(_)) => return Err(Error::Stopped),
-                // Elected again meanwhile, it would give away what it has just won.
-                Err(_) if Instant::now() < deadline && self.believed_leadership().1 == term => {}
+                Err(_) if Instant::now() < deadline => {}
                 Err(_) => return Err(Error::TimeoutLeaderTransfer),
             }
         }
